@@ -1,0 +1,180 @@
+"""Durable writes: whole or not at all.
+
+Every file and directory that bequest leaves behind goes through here: it is written under a temporary name, flushed to
+the disk, and renamed when whole, so that a process killed at any moment leaves either the old thing or the new one.
+At the bottom of the import order; no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bequest.errors import InputError, RunError
+
+PARTIAL = ".partial"
+
+
+def cache_directory() -> Path:
+    """Where packed corpora and other derived data live: ``$BEQUEST_CACHE``, else ``~/.cache/bequest``."""
+    base = os.environ.get("BEQUEST_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bequest"
+
+
+def sync_file(path: Path) -> None:
+    """Flush one file or directory entry to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(directory: Path) -> None:
+    """Flush every file below ``directory``, and the directories themselves, to the disk."""
+    for root, _, files in os.walk(directory):
+        for name in files:
+            sync_file(Path(root) / name)
+        sync_file(Path(root))
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename ``source`` to ``target`` (which may be an existing file) and make the rename durable."""
+    os.replace(source, target)
+    sync_file(target.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
+    with disk_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file (sorted keys, two-space indent) whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such file", where=path) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not valid JSON ({error})", where=path) from None
+
+
+@contextlib.contextmanager
+def atomic_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a fresh temporary directory beside ``target`` that becomes ``target`` when the block ends without an error.
+
+    Args:
+        target: the directory to make.  Its parent is made when missing.
+        force: replace an existing ``target``; the old one is moved aside first and removed last.
+
+    Raises:
+        InputError: ``target`` exists, is not empty, and ``force`` is not set.
+        RunError: the disk is full.
+    """
+    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
+        raise InputError("already exists", where=target, remedy="pass --force to replace it, or name another directory")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}{PARTIAL}")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    with disk_errors(target):
+        try:
+            temporary.mkdir()
+            yield temporary
+            sync_tree(temporary)
+            swap_directory(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def swap_directory(new: Path, target: Path) -> None:
+    """Rename the directory ``new`` to ``target``; an existing ``target`` is moved aside first and removed afterwards."""
+    old = target.with_name(f".{target.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if target.exists():
+        os.replace(target, old)
+    replace(new, target)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn "no space left" and "file too large" into a one-line RunError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise disk_full(where, error) from error
+        raise
+    except Exception as error:
+        # safetensors and tokenizers write from Rust and report the OS error only inside their own error's text.
+        text = str(error)
+        if any(f"os error {code}" in text for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)):
+            raise disk_full(where, error) from error
+        raise
+
+
+def disk_full(where: Path, error: BaseException) -> RunError:
+    """The RunError for a write that the disk refused."""
+    return RunError(
+        f"the disk is full or a file-size limit was met ({error})",
+        where=where,
+        remedy="nothing half-written was left; free some space and run the same command again",
+    )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the file system that holds ``path`` or its nearest existing parent."""
+    probe = path.absolute()
+    while not probe.exists():
+        probe = probe.parent
+    return shutil.disk_usage(probe).free
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def value_digest(value: Mapping[str, Any] | list[Any]) -> str:
+    """SHA-256 of a JSON-like value in canonical form (sorted keys, no spaces), as hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
