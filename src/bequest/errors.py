@@ -26,7 +26,10 @@ class BequestError(Exception):
         self, message: str, *, where: object = None, key: str | None = None, remedy: str | None = None
     ) -> None:
         self.message, self.where, self.key, self.remedy = message, where, key, remedy
-        super().__init__(self.line())
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return self.line()
 
     def line(self) -> str:
         """The error as one line: ``where: key: message; remedy``."""

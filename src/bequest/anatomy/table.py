@@ -1,0 +1,107 @@
+"""What a family's table is made of: rows, heads, and the facts of a config.
+
+A table is data.  Everything that bequest knows about an architecture stands in one of these records, once; growth,
+FLOPs, masks, loading and carrying all read them.  Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+#: How often a tensor is multiplied: at each token, at each position sent through the LM head, or once a sequence.
+Rate = Literal["token", "target", "sequence"]
+Norm = Literal["rms", "layer", "layer-post"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Args:
+        name: the tensor's name in memory, below the base model for rows of the base, ``{layer}`` for the block's index.
+        line: what it reads and writes, in the notation of :mod:`bequest.anatomy.axes`.
+        when: a config key that must be true, or ``"key != key"``; empty means always.
+        per: how often it is multiplied, for the FLOPs.
+    """
+
+    name: str
+    line: str
+    when: str = ""
+    per: Rate = "token"
+
+    def applies(self, config: Mapping[str, Any]) -> bool:
+        """Whether a model of this config has the tensor."""
+        if not self.when:
+            return True
+        left, unequal, right = self.when.partition(" != ")
+        return bool(config[left] != config[right]) if unequal else bool(config[left])
+
+
+@dataclass(frozen=True)
+class Head:
+    """One variant of a family.
+
+    Args:
+        class_name: the class in transformers.
+        rows: the head's tensors, with full names.
+        base_rows: tensors of the base model that only this variant has (a pooler).
+        tied: alias -> owner when the config ties the head; ``{base}`` stands for the base model's prefix.
+        lm_head: the module whose input is restricted to target positions (a pre-hook's place), or none.
+        output_embedding: the tensor that turns states into logits over the vocabulary, or none.
+        last_norm: the last norm before the output embedding when it belongs to the head.
+        reads_last: tensors that read the last norm's output.
+    """
+
+    class_name: str
+    rows: tuple[Row, ...] = ()
+    base_rows: tuple[Row, ...] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
+    lm_head: str | None = None
+    output_embedding: str | None = None
+    last_norm: str | None = None
+    reads_last: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Args:
+        name: transformers' ``model_type``.
+        prefix: the name of the base model inside a model with a head.
+        norm: ``rms`` or ``layer`` (before the block), ``layer-post`` (after the residual sum).
+        rows: tensors of the base model.
+        heads: the variants.
+        defaults: transformers' config defaults, before the config class settles what it derives (None = derived).
+        native: canonical name -> the family's own name, where they differ.
+        last_norm: the base model's last norm, which its heads read; none where heads bring their own.
+        head_dim: ``field`` (a config key), ``optional`` (read when present), ``quotient`` (always hidden / heads).
+        whole_heads: whether the config refuses a hidden size that its heads do not divide.
+        buffers: tensors that are made, not learnt; files may still hold them and they are ignored.
+        stale: tensors of heads that this family's files may hold and no variant here uses.
+        refuses: config switches that no line covers -> what to say.
+    """
+
+    name: str
+    prefix: str
+    norm: Norm
+    rows: tuple[Row, ...]
+    heads: Mapping[str, Head]
+    defaults: Mapping[str, Any]
+    native: Mapping[str, str] = field(default_factory=dict)
+    last_norm: str | None = None
+    head_dim: Literal["field", "optional", "quotient"] = "quotient"
+    whole_heads: bool = True
+    buffers: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    refuses: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, canonical: str) -> str:
+        """The family's own name of a canonical config key."""
+        return self.native.get(canonical, canonical)
+
+    def canonical(self, key: str) -> str:
+        """The canonical name of the family's own config key."""
+        return next((name for name, native in self.native.items() if native == key), key)

@@ -1,0 +1,29 @@
+"""The only place that loads and saves models, tokenizers and adapters, and that knows transformers' names on disk.
+
+Importable without torch or transformers; both are imported where they are needed.
+"""
+
+from bequest.checkpoints.companions import load_adapter, load_tokenizer, save_adapter, save_tokenizer
+from bequest.checkpoints.headers import fetch, header_shapes, is_adapter, load_config, stored_bytes, weight_files
+from bequest.checkpoints.models import live_config, load_model, meta_model, new_model, save_model
+from bequest.checkpoints.names import to_disk_names, to_memory_names
+
+__all__ = [
+    "fetch",
+    "header_shapes",
+    "is_adapter",
+    "live_config",
+    "load_adapter",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "meta_model",
+    "new_model",
+    "save_adapter",
+    "save_model",
+    "save_tokenizer",
+    "stored_bytes",
+    "to_disk_names",
+    "to_memory_names",
+    "weight_files",
+]

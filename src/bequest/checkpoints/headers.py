@@ -1,0 +1,144 @@
+"""What a directory says of itself before anything is loaded: config, names, shapes.  No torch, no transformers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from bequest.errors import InputError
+from bequest.storage import read_json
+
+ADAPTER = "adapter_config.json"
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """The ``config.json`` of a model directory or of a Hub id, as it stands.
+
+    Raises:
+        InputError: there is none, or it is not JSON.
+    """
+    directory = Path(path)
+    if directory.is_file() and directory.name == "config.json":
+        file = directory
+    elif directory.is_dir():
+        file = directory / "config.json"
+        if not file.is_file():
+            what = "this is an adapter, not a model" if is_adapter(directory) else "no config.json in this directory"
+            raise InputError(what, where=path, remedy="give a model directory")
+    else:
+        file = hub_file(path, "config.json")
+    config = read_json(file)
+    if not isinstance(config, dict):
+        raise InputError("not a config", where=file)
+    return config
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether a directory holds a PEFT adapter."""
+    return (Path(path) / ADAPTER).is_file()
+
+
+def header_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Names on disk -> (shape, dtype as safetensors writes it), from the files' headers only.
+
+    Raises:
+        InputError: no safetensors weights there, or a file that is torn.
+    """
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {}
+    for file in weight_files(path):
+        for name, entry in _header(file).items():
+            shapes[name] = (tuple(entry["shape"]), entry["dtype"])
+    return shapes
+
+
+def weight_files(path: str | Path) -> list[Path]:
+    """The safetensors files of a model or adapter directory, in order.
+
+    Raises:
+        InputError: there are none, or the index names one that is missing.
+    """
+    directory = Path(path)
+    if (directory / _INDEX).is_file():
+        names = sorted(set(read_json(directory / _INDEX)["weight_map"].values()))
+        files = [directory / name for name in names]
+    else:
+        single = "adapter_model.safetensors" if is_adapter(directory) else _WEIGHTS
+        files = [directory / single]
+    for file in files:
+        if not file.is_file():
+            remedy = "save it again with safetensors" if any(directory.glob("*.bin")) else "give a model directory"
+            raise InputError("no safetensors weights", where=file, remedy=remedy)
+    return files
+
+
+def _header(file: Path) -> dict[str, Any]:
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 0 < length <= size - 8:
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"{size} bytes where the header says {8 + length + end}")
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise InputError(f"torn or not a safetensors file ({error})", where=file, remedy="make it again") from None
+    return header
+
+
+def hub_file(path: str | Path, name: str) -> Path:
+    """One file of a Hub model, in the Hub's own cache."""
+    refuse_unless_hub(path)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(path), name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _unreachable(path, error) from None
+
+
+def refuse_unless_hub(path: str | Path) -> None:
+    """Refuse what is no directory and cannot be a Hub id either."""
+    if isinstance(path, Path) or not _REPOSITORY.fullmatch(str(path)) or Path(path).exists():
+        raise InputError("no such model directory", where=path, remedy="give a model directory or a Hub id")
+
+
+def stored_bytes(path: str | Path) -> int:
+    """The bytes of a model's tensors as stored, from the headers only."""
+    widths = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+    return sum(math.prod(shape) * widths.get(dtype, 4) for shape, dtype in header_shapes(path).values())
+
+
+def fetch(path: str | Path) -> Path:
+    """A model's directory on this disk: a local one as it is, a Hub id after a download into the Hub's own cache.
+
+    Raises:
+        InputError: neither a directory nor a Hub model that can be reached.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    refuse_unless_hub(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(path), ignore_patterns=["*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pt"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _unreachable(path, error) from None
+
+
+def _unreachable(path: str | Path, error: Exception) -> InputError:
+    return InputError(
+        f"neither a directory nor a Hub model that can be reached ({type(error).__name__})",
+        where=path,
+        remedy="check the path or the Hub id",
+    )

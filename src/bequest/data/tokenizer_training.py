@@ -1,0 +1,172 @@
+"""Training a tokenizer when a base starts from nothing, and the digest by which tokenizers are compared.
+
+Byte-level BPE (GPT-2's alphabet and splitting) for decoders and RoBERTa; WordPiece (BERT's normalisation and splitting)
+for BERT, DistilBERT and ELECTRA.  Both by the ``tokenizers`` library, on the training side of the corpora only.
+
+Try it: ``train_tokenizer("byte-bpe", [open_corpus("python", CorpusSpec(demo="python"), Path.cwd())], 4096)``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bequest import storage
+from bequest.data.corpora import Corpus
+from bequest.data.splitting import is_held_out
+from bequest.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+KINDS = ("byte-bpe", "wordpiece")
+#: A tokenizer is trained on at most this many bytes of text: word counts hardly change after that.
+TRAINING_BYTES = 2**30
+
+#: Special tokens by role, in the order of their ids.
+CAUSAL = {"eos_token": "<|endoftext|>", "pad_token": "<|padding|>"}
+ROBERTA = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+BERT = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+MASKED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
+#: The families whose models take token_type_ids.
+TYPED_FAMILIES = ("bert", "electra")
+
+
+def train_tokenizer(
+    kind: str,
+    corpora: Sequence[Corpus],
+    vocab_size: int,
+    directory: Path | None = None,
+    *,
+    family: str | None = None,
+    seed: int = 0,
+) -> PreTrainedTokenizerFast:
+    """Train a tokenizer; the same text gives the same tokenizer.
+
+    Args:
+        kind: ``byte-bpe`` or ``wordpiece``.
+        corpora: read one after the other, training side only.
+        vocab_size: the number of ids, special tokens included.
+        directory: where to save it, whole or not at all; not saved by default.
+        family: the family of the model it is for; decides the special tokens (decoders: ``<|endoftext|>`` and
+            ``<|padding|>``; RoBERTa's or BERT's for the encoders) and whether there are token types.
+            By default: a decoder for ``byte-bpe``, BERT for ``wordpiece``.
+        seed: of the held-out split.
+
+    Raises:
+        InputError: unknown kind, a vocabulary too small for the alphabet, or WordPiece for a decoder.
+    """
+    if kind not in KINDS:
+        raise InputError(f"unknown kind {kind!r}", key="tokenizer.kind", remedy=did_you_mean(kind, KINDS))
+    family = family or ("llama" if kind == "byte-bpe" else "bert")
+    if kind == "wordpiece" and family not in MASKED_FAMILIES:
+        raise InputError(f"wordpiece does not suit {family}", key="tokenizer.kind", remedy="use byte-bpe for decoders")
+    tokenizer = _byte_bpe(corpora, vocab_size, family, seed) if kind == "byte-bpe" else _wordpiece(
+        corpora, vocab_size, family, seed
+    )
+    if directory is not None:
+        with storage.atomic_directory(directory) as temporary:
+            tokenizer.save_pretrained(temporary)
+    return tokenizer
+
+
+def _texts(corpora: Sequence[Corpus], seed: int) -> Iterator[str]:
+    left = TRAINING_BYTES
+    for corpus in corpora:
+        for document in corpus.documents():
+            if not is_held_out(document.group, corpus.spec.held_out, seed):
+                yield document.text
+                left -= len(document.text)
+                if left <= 0:
+                    return
+
+
+def _byte_bpe(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: int) -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    specials = dict(ROBERTA if family in MASKED_FAMILIES else CAUSAL)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    _check_size(vocab_size, len(specials) + len(alphabet))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(specials.values()),
+        initial_alphabet=alphabet,
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(corpora, seed), trainer)
+    if family in MASKED_FAMILIES:
+        specials |= {"cls_token": "<s>", "sep_token": "</s>"}
+        tokenizer.post_processor = processors.RobertaProcessing(
+            ("</s>", tokenizer.token_to_id("</s>")), ("<s>", tokenizer.token_to_id("<s>")), trim_offsets=True
+        )
+    else:
+        specials |= {"bos_token": CAUSAL["eos_token"], "unk_token": CAUSAL["eos_token"]}
+    return _wrapped(tokenizer, specials, typed=False)
+
+
+def _wordpiece(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: int) -> PreTrainedTokenizerFast:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    _check_size(vocab_size, len(BERT) + 64)
+    tokenizer = Tokenizer(models.WordPiece(unk_token=BERT["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(BERT.values()),
+        # Rare characters of a large corpus would otherwise eat the vocabulary; they become [UNK].
+        limit_alphabet=min(1000, vocab_size // 4),
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(corpora, seed), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return _wrapped(tokenizer, dict(BERT), typed=family in TYPED_FAMILIES)
+
+
+def _check_size(vocab_size: int, least: int) -> None:
+    if vocab_size <= least:
+        raise InputError(
+            f"{vocab_size} leaves no room beside the alphabet and special tokens",
+            key="tokenizer.vocab_size",
+            remedy=f"take more than {least}",
+        )
+
+
+def _wrapped(tokenizer: Any, specials: dict[str, str], *, typed: bool) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["input_ids", "token_type_ids", "attention_mask"] if typed else ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=names, clean_up_tokenization_spaces=False, **specials
+    )
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of what turns text into ids: vocabulary, merges, normaliser, pre-tokeniser, added and special tokens.
+
+    Two tokenizers with equal digests give equal ids; padding, truncation and templates are no part of it.
+    """
+    specials = {role: str(token) for role, token in sorted(tokenizer.special_tokens_map.items())}
+    if not tokenizer.is_fast:
+        return storage.value_digest({"vocabulary": tokenizer.get_vocab(), "specials": specials, "class": type(tokenizer).__name__})
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    parts = {key: rules.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+    return storage.value_digest({**parts, "specials": specials})

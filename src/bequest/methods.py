@@ -1,0 +1,66 @@
+"""Methods by name: one way, for every verb, from a recipe's words to the dataclass that does it.
+
+A verb's registry maps a name to ``"module:Class"`` (or the class itself); a method from outside comes by its own dotted
+path, ``"my_package.module:Class"``.  Near the bottom of the import order; no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from bequest.errors import InputError, did_you_mean
+
+Kind = TypeVar("Kind")
+
+
+def make_method(
+    registry: Mapping[str, str | type], name: str, options: Mapping[str, Any], *, kind: type[Kind], verb: str
+) -> Kind:
+    """The method of that name with those options.
+
+    Args:
+        registry: the verb's ``METHODS``.
+        name: a name in it, or ``"module:Class"``.
+        options: fields of the method's dataclass.
+        kind: the abstract class that the method must be of.
+        verb: ``grow``, ``adapt``, ...; named in errors.
+
+    Raises:
+        InputError: no such method, one of another kind, or one without such a field or value.
+    """
+    found = named_class(registry, name, verb=verb)
+    if not issubclass(found, kind):
+        raise InputError(f"{name} is not a {kind.__name__}", key=f"{verb} method", remedy=f"subclass {kind.__name__}")
+    fields = [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
+    for option in options:
+        if option not in fields:
+            raise InputError(f"{name} has no option {option!r}", key=f"{verb} method", remedy=did_you_mean(option, fields))
+    try:
+        made: Kind = found(**options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: {error}", key=f"{verb} method") from None
+    return made
+
+
+def named_class(registry: Mapping[str, str | type], name: str, *, verb: str) -> type:
+    """The class behind a name or a dotted path.
+
+    Raises:
+        InputError: there is none.
+    """
+    target = registry.get(name, name if ":" in name else None)
+    if target is None:
+        raise InputError(f"no method {name!r}", key=f"{verb} method", remedy=did_you_mean(name, registry))
+    if isinstance(target, type):
+        return target
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{name} cannot be imported ({error})", key=f"{verb} method") from None
+    if not isinstance(found, type):
+        raise InputError(f"{name} is not a class", key=f"{verb} method")
+    return found

@@ -1,0 +1,18 @@
+"""Recycling: weights tuned for an old base become tuned weights for a new one.
+
+``METHODS`` is the registry; a method is one frozen dataclass in one file.  :func:`carry` is the training-free path from
+directory to directory.  Importable without torch.
+"""
+
+from bequest.recycling.carrying import carry
+from bequest.recycling.direct import Direct
+from bequest.recycling.initialise import Initialise
+from bequest.recycling.recycler import Recycler
+from bequest.recycling.tuned import Generation, Tuned, read_tuned
+
+METHODS: dict[str, type[Recycler]] = {
+    "direct": Direct,
+    "initialise": Initialise,
+}
+
+__all__ = ["METHODS", "Direct", "Generation", "Initialise", "Recycler", "Tuned", "carry", "read_tuned"]

@@ -1,0 +1,129 @@
+"""What every stage of a run shares: the recipe, its plan, the run directory, opened corpora and tasks, the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bequest import lineage
+from bequest.data.specs import CorpusSpec
+from bequest.errors import InputError
+from bequest.planning import Plan
+from bequest.recipe import Recipe, Section
+from bequest.stages import processes
+from bequest.stages.display import packing_display
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from transformers import PreTrainedTokenizerBase
+
+    from bequest.data.corpora import Corpus
+    from bequest.data.packing import PackedCorpus
+    from bequest.data.tasks import Task
+
+
+@dataclass
+class Context:
+    """One run: ``recipe`` in ``out``.  Corpora and tasks are opened once."""
+
+    recipe: Recipe
+    plan: Plan
+    out: Path
+    console: Console
+    _corpora: dict[str, Corpus] = field(default_factory=dict)
+    _tasks: dict[str, Task] = field(default_factory=dict)
+    _packed: dict[tuple[str, str, int], PackedCorpus] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        """One line to the user, from the main process only."""
+        if processes.is_main():
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def directory(self, reference: str) -> str:
+        """Where an artefact lies: a stage's directory, a directory beside the recipe, or a Hub id as it is."""
+        if self.recipe.stage(reference) is not None:
+            return str(self.out / reference)
+        local = self.recipe.root / reference
+        return str(local) if local.is_dir() else reference
+
+    def local_directory(self, reference: str) -> Path:
+        """The same as a path on this disk; a Hub id is fetched first (into the Hub's own cache)."""
+        from bequest.checkpoints import fetch
+
+        return fetch(self.directory(reference))
+
+    def corpus(self, name: str) -> Corpus:
+        """An opened corpus of the recipe."""
+        if name not in self._corpora:
+            from bequest.data.corpora import open_corpus
+
+            self._corpora[name] = open_corpus(name, self.recipe.corpora[name], self.recipe.root)
+        return self._corpora[name]
+
+    def task(self, name: str) -> Task:
+        """A loaded task of the recipe."""
+        if name not in self._tasks:
+            from bequest.data.tasks import load_task
+
+            self._tasks[name] = load_task(name, self.recipe.tasks[name], self.recipe.root)
+        return self._tasks[name]
+
+    def packed(self, name: str, tokenizer: PreTrainedTokenizerBase, block: int) -> PackedCorpus:
+        """A corpus tokenised and packed for a tokenizer and block length; from the cache where it is there already."""
+        from bequest.data.packing import pack_corpus
+        from bequest.data.tokenizer_training import tokenizer_digest
+
+        key = (name, tokenizer_digest(tokenizer), block)
+        if key not in self._packed:
+            with processes.main_first(), packing_display(self.console, name) as progress:
+                packed = pack_corpus(self.corpus(name), tokenizer, block=block, progress=progress)
+            self._packed[key] = packed
+        return self._packed[key]
+
+    def unigram(self, names: Iterable[str], tokenizer: PreTrainedTokenizerBase, block: int) -> dict[str, float]:
+        """The unigram entropy in nats per token of each corpus' held-out text."""
+        return {name: self.packed(name, tokenizer, block).statistics.unigram_entropy_nats for name in names}
+
+    def parent_ids(self, section: Section) -> list[str]:
+        """The ids of everything a stage refers to, in order; its parents stand finished on the disk."""
+        ids = []
+        for reference in section.references():
+            stage = self.recipe.stage(reference.target)
+            directory = self.local_directory(reference.target)
+            if stage is not None and not directory.is_dir():
+                raise InputError(f"stage {reference.target!r} has not run", where=self.recipe.source, key=section.name)
+            ids.append(lineage.identity_of(directory))
+        return ids
+
+    def fingerprints(self, section: Section) -> dict[str, str]:
+        """The content fingerprints of every corpus and task that a stage reads, replayed ones included."""
+        corpora = {f"corpus {name}": self.corpus(name).fingerprint() for name in self.corpora_read(section)}
+        return corpora | {f"task {name}": self.task(name).fingerprint for name in section.tasks_used()}
+
+    def corpora_read(self, section: Section) -> list[str]:
+        """The corpora a stage reads: its own, and for an adapt stage those of its ancestors, which it may replay."""
+        own = list(section.corpora_used())
+        return own + [name for name in self.earlier_corpora(section) if name not in own]
+
+    def earlier_corpora(self, section: Section) -> list[str]:
+        """The corpora that an adapt stage's ancestors were trained on, oldest first; empty for other kinds."""
+        return ancestors_corpora(self.recipe, section) if section.kind == "adapt" else []
+
+    def licence(self, name: str) -> str | None:
+        """The licence that the recipe gives a corpus."""
+        spec: CorpusSpec = self.recipe.corpora[name]
+        return spec.licence
+
+
+def ancestors_corpora(recipe: Recipe, section: Section) -> list[str]:
+    """The corpora that the bases above a stage were trained on, oldest first, each once."""
+    found: list[str] = []
+    base = next((reference.target for reference in section.references() if reference.role == "base"), None)
+    parent = recipe.stage(base) if base else None
+    if parent is not None:
+        for name in [*ancestors_corpora(recipe, parent), *parent.corpora_used()]:
+            if name not in found:
+                found.append(name)
+    return found

@@ -1,0 +1,36 @@
+"""``grow``: a larger model out of a smaller one, with the proof of what was preserved beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from bequest import checkpoints
+from bequest.recipe import Grow
+from bequest.stages import processes
+from bequest.stages.context import Context
+from bequest.stages.life import Life
+from bequest.stages.publishing import Made, base_parent, publish_model
+
+
+def run_grow(context: Context, section: Grow, life: Life) -> None:
+    """Grow, check, publish."""
+    if not processes.is_main():
+        return
+    from bequest.growth import check_preservation, grow_planned, plan_growth
+
+    place = context.directory(section.from_)
+    tokenizer = checkpoints.load_tokenizer(place)
+    source = checkpoints.load_model(place)
+    plan = plan_growth(source, section.to, [{"name": call.name, **call.options} for call in section.method])
+    context.say(f"  {' + '.join(plan.methods)}: {plan.reason}")
+    grown = grow_planned(source, plan, seed=section.seed)
+    proof = check_preservation(source, grown)
+    context.say(f"  {proof.verdict}")
+    made = Made(
+        section=section,
+        method="+".join(plan.methods),
+        parents=[base_parent(context, section.from_, "base", life.final)],
+        maps=plan.record(),
+        measures={"growth": dataclasses.asdict(proof)},
+    )
+    publish_model(context, life, grown, tokenizer, made)

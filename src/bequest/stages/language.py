@@ -1,0 +1,113 @@
+"""What the stages that train a language model share: the objective's kind, packed data, settings, one call of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bequest.anatomy import Anatomy
+from bequest.recipe import Adapt, Pretrain
+from bequest.recipe.sections import Budgeted
+from bequest.stages.context import Context
+from bequest.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from bequest.training import Source, TrainResult
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What one call of the loop gave, and how many tokens of each corpus it took."""
+
+    result: TrainResult
+    tokens_by_corpus: dict[str, int]
+
+
+def head_for(context: Context, section: Pretrain | Adapt) -> str:
+    """``causal-lm`` or ``masked-lm``, as the plan decided."""
+    return f"{context.plan.stage(section.name).objective}-lm"
+
+
+def collator_for(section: Budgeted, head: str, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The collator that makes a batch's targets: next tokens, or deterministic masks."""
+    from bequest.data.masking import CausalCollator, MaskingCollator
+
+    if head == "causal-lm":
+        return CausalCollator()
+    return MaskingCollator(
+        tokenizer,
+        mask_seed=section.mask_seed,
+        variants=section.mask_variants,
+        whole_word=section.whole_word,
+    )
+
+
+def learn(
+    context: Context,
+    section: Pretrain | Adapt,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    shares: Mapping[str, float],
+    methods: Sequence[Any],
+    settings: TrainSettings,
+    directory: Path,
+    earlier: Sequence[str] = (),
+) -> Learnt:
+    """Train ``model`` in place on a mixture of corpora; the held-out side of every corpus involved is measured.
+
+    Args:
+        shares: corpus -> share of the tokens.
+        methods: objectives on top of the bare language model.
+        settings: budget, schedule, checkpoints.
+        directory: where the loop keeps checkpoints and ``metrics.jsonl``; it resumes from there.
+        earlier: corpora that earlier stages were trained on, which a method may replay; they are measured too.
+    """
+    from bequest.data.mixtures import Mixture
+    from bequest.training import TrainingData, train
+    from bequest.training.objective import Source, compose
+
+    head = head_for(context, section)
+    anatomy = Anatomy(model.config.to_dict(), head)
+    objective = compose(methods)
+
+    def sources(parts: Mapping[str, float]) -> list[Source]:
+        return [Source(name, context.packed(name, tokenizer, section.block).train, share) for name, share in parts.items()]
+
+    mixed = list(objective.mixture(sources(shares), sources(dict.fromkeys(earlier, 1.0))))
+    mixture = Mixture([(source.blocks, source.share) for source in mixed], seed=settings.seed)
+    measured = [*shares, *(name for name in earlier if name not in shares)]
+    data = TrainingData(
+        train=mixture,
+        collator=collator_for(section, head, tokenizer),
+        eval={name: context.packed(name, tokenizer, section.block).held_out for name in measured},
+        unigram=context.unigram(measured, tokenizer, section.block),
+    )
+    describe(context, mixed, tokenizer, section.block)
+    result = train(
+        model, data, objective, settings, directory, anatomy=anatomy, console=context.console, name=f"  {section.name}"
+    )
+    return Learnt(result, tokens_taken(mixed, mixture.shares, result.tokens))
+
+
+def describe(context: Context, mixed: Sequence[Source], tokenizer: PreTrainedTokenizerBase, block: int) -> None:
+    """One line per corpus: its share, its size, how much of its held-out text stands in the training side too."""
+    for source in mixed:
+        statistics = context.packed(source.name, tokenizer, block).statistics
+        context.say(
+            f"  {source.name}: {source.share:.1%} of the tokens; {statistics.train_tokens:,} tokens to train on, "
+            f"{statistics.held_out_tokens:,} held out ({statistics.overlap_13gram:.1%} of their 13-grams are in training), "
+            f"unigram entropy {statistics.unigram_entropy_nats:.3f} nats"
+        )
+
+
+def tokens_taken(mixed: Sequence[Source], shares: Sequence[float], tokens: int) -> dict[str, int]:
+    """Tokens per corpus of a mixture, by its exact shares."""
+    taken: dict[str, int] = {}
+    for source, share in zip(mixed, shares, strict=True):
+        taken[source.name] = taken.get(source.name, 0) + round(share * tokens)
+    return taken

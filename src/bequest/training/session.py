@@ -1,0 +1,222 @@
+"""``train``: one training run in a directory, from nothing or from its newest complete checkpoint.
+
+Leaves ``checkpoints/`` and ``metrics.jsonl`` there; running it again with the same arguments continues exactly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.console import Console
+from torch import Tensor, nn
+
+from bequest.anatomy.anatomy import Anatomy
+from bequest.errors import InputError, Interrupted, RunError
+from bequest.training.devices import computes_bf16
+from bequest.training.objective import LanguageModelling, Objective, Stage, compose
+from bequest.training.progress import Display
+from bequest.training.settings import BatchPlan, TrainSettings
+from bequest.training.trainer import Trainer, restored_afterwards
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains and is measured on.
+
+    ``train`` is map-style; a sample is what ``collator`` takes and gains ``epoch`` (and ``domain`` 0 where it has none).
+    The collator returns tensors: the model's inputs and ``targets`` ([B, T] with -100 where there is none, or [B]).
+    """
+
+    train: Any
+    collator: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]]
+    eval: Mapping[str, Any] = field(default_factory=dict)
+    unigram: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run cost and reached; the model was trained in place (``model`` is the same one unless it was sharded)."""
+
+    model: nn.Module
+    tokens: int
+    updates: int
+    train_flops: int
+    teacher_flops: int
+    wall_seconds: float
+    evaluations: list[dict[str, Any]]
+    final_loss: float | None
+    best: dict[str, Any] | None
+    state: Mapping[str, Any]
+    device: str
+
+
+def train(
+    model: nn.Module,
+    data: TrainingData,
+    objective: Objective | Sequence[Objective] | None = None,
+    settings: TrainSettings | None = None,
+    directory: Path | str = "training",
+    *,
+    anatomy: Anatomy | None,
+    console: Console | None = None,
+    name: str = "train",
+    inherited: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Train ``model`` in place; resume from ``directory`` when it holds a complete checkpoint of this run.
+
+    Args:
+        model: a transformers or PEFT model in fp32, with the weights the run starts from.
+        data: training samples, collator, held-out blocks and their unigram entropies.
+        objective: one or several; the bare language model by default, and beneath methods that only add terms.
+        settings: budget, batch, schedule and so on.
+        directory: where checkpoints and metrics.jsonl go.
+        anatomy: names the LM head and counts FLOPs; ``None`` sends every position through the head and counts none.
+        console: where progress is shown; silent by default.
+        name: what the progress lines are headed with.
+        inherited: what the previous stage's objectives returned from ``end``.
+
+    Raises:
+        InputError: settings that do not fit the data or the number of processes.
+        RunError: a loss that is not finite, memory or disk exhausted.
+        Interrupted: Ctrl-C; the last complete checkpoint is whole.
+    """
+    if settings is None:
+        raise InputError("no settings were given", key="settings", remedy="pass TrainSettings(tokens=...)")
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if len(data.train) == 0:
+        raise InputError("there is nothing to train on", key="train", remedy="give a corpus of at least one block")
+    composed = compose(objective if objective is not None else LanguageModelling())
+    model = composed.prepare(model)
+    check_master_weights(model)
+    args, plan = training_arguments(settings, directory, samples=len(data.train))
+    with Display(name, plan.updates, console if args.process_index == 0 else None) as display:
+        trainer = Trainer(
+            model=model,
+            args=args,
+            objective=composed,
+            settings=settings,
+            plan=plan,
+            anatomy=anatomy,
+            samples=data.train,
+            collator=data.collator,
+            held_out=data.eval,
+            unigram=data.unigram,
+            directory=directory,
+            display=display,
+        )
+        return run_to_the_end(trainer, Stage(model, directory, plan.updates, plan.tokens_per_update, inherited or {}))
+
+
+def run_to_the_end(trainer: Trainer, stage: Stage) -> TrainResult:
+    """The loop itself, with its failures turned into one line each."""
+    resume = trainer.find_resume()
+    trainer.objective.begin(stage)
+    model = stage.model
+    use_cache_guard = restored_afterwards(model, trainer.accelerator)
+    with use_cache_guard:
+        try:
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"interrupted after update {trainer.state.global_step} of {trainer.plan.updates}",
+                where=trainer.directory,
+                remedy="run the same command again to resume",
+            ) from None
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"out of memory ({error})",
+                where=trainer.directory,
+                remedy="lower micro_batch_tokens and run the same command again",
+            ) from error
+    model.eval()
+    state = trainer.objective.end(dataclasses.replace(stage, model=model))
+    meter = trainer.meter
+    return TrainResult(
+        model=plain_model(trainer, model),
+        tokens=meter.tokens,
+        updates=trainer.state.global_step,
+        train_flops=meter.train_flops,
+        teacher_flops=meter.teacher_flops,
+        wall_seconds=meter.wall_seconds,
+        evaluations=meter.evaluations,
+        final_loss=meter.last_loss,
+        best=meter.best,
+        state=state,
+        device=str(trainer.facts()["device"]),
+    )
+
+
+def plain_model(trainer: Trainer, model: nn.Module) -> nn.Module:
+    """The trained model as an ordinary one: a sharded model is gathered into a fresh copy (on every process)."""
+    if not trainer.is_fsdp_enabled:
+        return model
+    from torch.distributed.tensor import DTensor
+
+    full = {
+        name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in model.state_dict().items()
+    }
+    # fully_shard makes a class of its own that derives from the model's.
+    kind: Any = next(base for base in type(model).__mro__ if not base.__name__.startswith("FSDP"))
+    fresh: nn.Module = kind(model.config)
+    fresh.load_state_dict(full)
+    return fresh.eval()
+
+
+def check_master_weights(model: nn.Module) -> None:
+    """Trained weights are fp32 (or better); autocast does the rest.
+
+    Raises:
+        InputError: a trainable parameter of lower precision.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
+            raise InputError(f"is trained in {parameter.dtype}", key=name, remedy="load it in fp32 (model.float())")
+
+
+def training_arguments(
+    settings: TrainSettings, directory: Path, *, samples: int
+) -> tuple[transformers.TrainingArguments, BatchPlan]:
+    """transformers' arguments for these settings, and how the budget is cut for this number of processes."""
+    passed = dict(settings.training)
+    probe = transformers.TrainingArguments(
+        output_dir=str(directory), report_to="none", use_cpu=bool(passed.get("use_cpu", False))
+    )
+    plan = settings.batches(samples=samples, world=probe.world_size)
+    bf16 = computes_bf16(probe.device) if settings.bf16 == "auto" else bool(settings.bf16)
+    if passed.get("fp16"):
+        bf16 = False
+    scheduler, scheduler_arguments = settings.schedule_arguments(plan)
+    passed.setdefault("report_to", "none")
+    passed["use_cpu"] = probe.device.type == "cpu"  # transformers wants it said before it computes in bf16 there
+    passed.setdefault("dataloader_pin_memory", probe.device.type != "cpu")
+    args = transformers.TrainingArguments(
+        output_dir=str(directory),
+        max_steps=plan.updates,
+        per_device_train_batch_size=plan.micro_batch,
+        gradient_accumulation_steps=plan.accumulation,
+        learning_rate=settings.lr,
+        lr_scheduler_type=scheduler,
+        lr_scheduler_kwargs=scheduler_arguments,
+        warmup_steps=plan.warmup_updates,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
+        bf16=bf16,
+        logging_strategy="no",
+        eval_strategy="no",
+        save_strategy="no",
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        average_tokens_across_devices=True,
+        **passed,
+    )
+    return args, plan

@@ -1,0 +1,1 @@
+"""Arithmetic between models of one shape, by tensor name and in fp32."""
