@@ -33,15 +33,15 @@ def make_method(
     """
     found = named_class(registry, name, verb=verb)
     if not issubclass(found, kind):
-        raise InputError(f"{name} is not a {kind.__name__}", key=f"{verb} method", remedy=f"subclass {kind.__name__}")
+        raise InputError(f"{name} is not a {kind.__name__}", key="method", remedy=f"subclass {kind.__name__}")
     fields = [field.name for field in dataclasses.fields(found)] if dataclasses.is_dataclass(found) else []
     for option in options:
         if option not in fields:
-            raise InputError(f"{name} has no option {option!r}", key=f"{verb} method", remedy=did_you_mean(option, fields))
+            raise InputError(f"{name} has no option {option!r}", key="method", remedy=did_you_mean(option, fields))
     try:
         made: Kind = found(**options)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: {error}", key=f"{verb} method") from None
+        raise InputError(f"{name}: {error}", key="method") from None
     return made
 
 
@@ -53,14 +53,14 @@ def named_class(registry: Mapping[str, str | type], name: str, *, verb: str) -> 
     """
     target = registry.get(name, name if ":" in name else None)
     if target is None:
-        raise InputError(f"no method {name!r}", key=f"{verb} method", remedy=did_you_mean(name, registry))
+        raise InputError(f"no {verb} method {name!r}", key="method", remedy=did_you_mean(name, registry))
     if isinstance(target, type):
         return target
     module, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{name} cannot be imported ({error})", key=f"{verb} method") from None
+        raise InputError(f"{name} cannot be imported ({error})", key="method") from None
     if not isinstance(found, type):
-        raise InputError(f"{name} is not a class", key=f"{verb} method")
+        raise InputError(f"{name} is not a class", key="method")
     return found

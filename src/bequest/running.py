@@ -74,9 +74,9 @@ def run(
     with _one_run(directory, wanted):
         check_disk(plan, directory)
         context = Context(wanted, plan, directory, console)
-        record_run(context)
+        record_run(wanted, directory)
         ran, skipped = _run_stages(context, plan)
-        report = _report(context)
+        report = _report(directory)
     return RunReport(directory, report, ran, skipped, time.monotonic() - started)
 
 
@@ -165,8 +165,8 @@ def _check_directory(directory: Path, recipe: Recipe) -> None:
         raise InputError(f"holds the run {name!r}, not {recipe.name!r}", where=directory, remedy="give another --out")
 
 
-def record_run(context: Context, summary: Sequence[str] = ()) -> None:
-    """Write ``run.json`` and the recipe as it was understood beside the stages."""
+def record_run(recipe: Recipe, out: Path, summary: Sequence[str] = ()) -> None:
+    """Write ``run.json`` and the recipe as it was given beside the stages; an earlier summary stays unless one is given."""
     if not processes.is_main():
         return
     stages: list[Mapping[str, object]] = [
@@ -175,27 +175,32 @@ def record_run(context: Context, summary: Sequence[str] = ()) -> None:
             "kind": section.kind,
             "parents": [{"name": reference.target, "role": reference.role} for reference in section.references()],
         }
-        for section in context.recipe.stages
+        for section in recipe.stages
     ]
-    known = context.out / RUN_FILE
+    known = out / RUN_FILE
     before = storage.read_json(known) if known.is_file() else {}
-    lines = list(summary) or before.get("summary", [])
-    value = {"name": context.recipe.name, "stages": stages, "summary": lines}
+    value = {"name": recipe.name, "stages": stages, "summary": list(summary) or before.get("summary", [])}
     if value != before:
         storage.write_json(known, value)
-    text = context.recipe.source.read_text(encoding="utf-8") if context.recipe.source.is_file() else ""
-    copy = context.out / "recipe.yaml"
+    text = recipe.source.read_text(encoding="utf-8")
+    copy = out / "recipe.yaml"
     if not copy.is_file() or copy.read_text(encoding="utf-8") != text:
         storage.write_text(copy, text)
 
 
-def _report(context: Context) -> Path:
+def summarise_run(recipe: Recipe, out: Path, lines: Sequence[str]) -> Path:
+    """Put summary lines on top of a finished run's report; returns the report's path."""
+    record_run(recipe, out, lines)
+    return _report(out)
+
+
+def _report(out: Path) -> Path:
     """Write the report from what stands in the run directory; returns its path."""
-    path = context.out / "report.html"
+    path = out / "report.html"
     if processes.is_main():
         from bequest.reports.report import write_report
 
-        path = write_report(context.out)
+        path = write_report(out)
     processes.wait()
     return path
 

@@ -231,6 +231,8 @@ def test_single_seeds_are_paired_by_example(run_directory: Path) -> None:
     (table,) = task_tables(read_run(run_directory))
     entry = next(entry for entry in table.comparisons if (entry.recycled, entry.control) == tuple(hits))
     assert entry.verdict == "better" and entry.difference is not None and entry.difference.over == "examples"
+    alone = next(score for score in table.scores if score.model == "modules-v2-direct").accuracy
+    assert alone is not None and alone.mean == 0.8 and alone.over == "examples" and alone.half_width is not None
 
 
 def test_report_of_a_run_that_is_hardly_begun(tmp_path: Path) -> None:
@@ -277,3 +279,26 @@ def test_report_draws_itself_in_a_real_browser_without_a_network(run_directory: 
     assert "data-charts" not in re.sub(
         r"<script.*?</script>", "", dumped(tmp_path / "broken.html", tmp_path / "profile2"), flags=re.S
     )
+
+
+def test_a_stage_of_several_domains_counts_on(run_directory: Path) -> None:
+    path = run_directory / "v2" / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()[:-1]]
+    path.write_text("\n".join(json.dumps(line) for line in [*lines, *lines]))
+    line = next(
+        line
+        for line in curves(read_run(run_directory))["lines"]
+        if line["stage"] == "v2" and line["corpus"] == "python"
+    )
+    assert line["tokens"] == sorted(line["tokens"]) and max(line["tokens"]) == 2 * 1_200_000
+    assert max(line["flops"]) == pytest.approx(2 * 1_200_000 * 6.0 * 4_200_000)
+
+
+def test_a_model_from_outside_the_run_is_a_node_too(run_directory: Path) -> None:
+    path = run_directory / "small" / "lineage.json"
+    document = json.loads(path.read_text())
+    document["parents"] = [{"id": "elsewhere", "role": "base", "name": "org/base"}]
+    path.write_text(json.dumps(document))
+    graph = draw(read_run(run_directory).generations)
+    assert graph.nodes[0].name == "org/base" and graph.nodes[0].stage is None
+    assert "not made by this run" in write_report(run_directory).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Law: the table is the one source.  Each tensor is matched once; without a line, growth, FLOPs and loading all fail."""
+"""Law: the table is the one source.  Each tensor matches one line; without it growth, FLOPs and loading all fail."""
 
 from __future__ import annotations
 

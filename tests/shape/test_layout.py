@@ -20,7 +20,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # From the bottom up.  A module may import its own layer's package and any layer below, never a sibling of its own layer.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"storage"},
+    {"storage", "methods"},
     {"checkpoints", "lineage"},
     {"anatomy"},
     {"weights"},

@@ -5,6 +5,7 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -183,10 +184,8 @@ def _follow(family: Family, old: Mapping[str, Any], named: Mapping[str, int]) ->
     found: dict[str, tuple[int, str]] = {}
     heads = named.get("num_attention_heads")
     if heads is None:
-        heads = current["num_attention_heads"]
-        if hidden != current["hidden_size"]:
-            heads = _heads_for(family, current, hidden)
-        found["num_attention_heads"] = (heads, f"{hidden} / head_dim {current['head_dim']}")
+        heads, why = _heads_for(family, current, hidden)
+        found["num_attention_heads"] = (heads, why)
     elif family.head_dim == "quotient" and hidden != heads * current["head_dim"]:
         raise InputError(
             f"{family.name} derives the head_dim from the width: {heads} heads of {current['head_dim']} need a "
@@ -198,7 +197,7 @@ def _follow(family: Family, old: Mapping[str, Any], named: Mapping[str, int]) ->
         ratio = current["num_attention_heads"] // current["num_key_value_heads"]
         least = current["num_key_value_heads"]
         wish = heads * least / current["num_attention_heads"]
-        found["num_key_value_heads"] = (_nearest_divisor(heads, wish, least), f"{ratio} query heads to each, or nearly")
+        found["num_key_value_heads"] = (_nearest_divisor(heads, wish, least), f"one to {ratio} query heads, or nearly")
     if "intermediate_size" not in named:
         ffn = round(current["intermediate_size"] * hidden / current["hidden_size"])
         found["intermediate_size"] = (ffn, f"{current['intermediate_size'] / current['hidden_size']:g} times the width")
@@ -210,12 +209,12 @@ def _follow(family: Family, old: Mapping[str, Any], named: Mapping[str, int]) ->
     return found
 
 
-def _heads_for(family: Family, current: Mapping[str, int], hidden: int) -> int:
-    """heads = hidden / head_dim; a source whose heads do not fill its width keeps its ratio of heads to width."""
-    head_dim, heads = current["head_dim"], current["num_attention_heads"]
-    total = hidden * heads * head_dim
-    if total % (current["hidden_size"] * head_dim):
-        step = current["hidden_size"] // heads if heads * head_dim == current["hidden_size"] else head_dim
+def _heads_for(family: Family, current: Mapping[str, int], hidden: int) -> tuple[int, str]:
+    """heads = hidden / head_dim; a source whose heads do not fill its width keeps its share of heads in the width."""
+    head_dim, heads, width = current["head_dim"], current["num_attention_heads"], current["hidden_size"]
+    fills = heads * head_dim == width
+    if hidden * heads % width:
+        step = width // math.gcd(width, heads)
         below = hidden // step * step
         raise InputError(
             f"a width of {hidden} is no whole number of heads of {head_dim}",
@@ -223,7 +222,7 @@ def _heads_for(family: Family, current: Mapping[str, int], hidden: int) -> int:
             remedy=f"choose {below} or {below + step}"
             + ("" if family.head_dim == "quotient" else ", or name num_attention_heads"),
         )
-    return total // (current["hidden_size"] * head_dim)
+    return hidden * heads // width, f"{hidden} / head_dim {head_dim}" if fills else f"{heads} to a width of {width}"
 
 
 def _refuse_shrinking(family: Family, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -181,6 +181,7 @@ LLAMA = Family(
     },
     last_norm="norm",
     head_dim="field",
+    rotary=True,
     buffers=_BUFFERS,
 )
 
@@ -203,6 +204,7 @@ MISTRAL = Family(
     },
     last_norm="norm",
     head_dim="field",
+    rotary=True,
     whole_heads=False,
     buffers=_BUFFERS,
 )
@@ -229,6 +231,7 @@ QWEN2 = Family(
     defaults=_QWEN,
     last_norm="norm",
     head_dim="optional",
+    rotary=True,
     whole_heads=False,
     buffers=_BUFFERS,
 )
@@ -242,6 +245,7 @@ QWEN3 = Family(
     defaults={**_QWEN, "head_dim": 128, "attention_bias": False},
     last_norm="norm",
     head_dim="field",
+    rotary=True,
     whole_heads=False,
     buffers=_BUFFERS,
 )

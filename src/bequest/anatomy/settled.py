@@ -31,7 +31,7 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
         InputError: no table for its family, a switch that no line covers, or sizes that no model can have.
     """
     family = family_of(config)
-    full: dict[str, Any] = {**family.defaults, **{k: v for k, v in config.items() if v is not None or k not in SIZES}}
+    full: dict[str, Any] = {**family.defaults, **config}
     if "rope_parameters" not in config and ("rope_theta" in config or "rope_scaling" in config):
         full.pop("rope_parameters", None)  # older configs say it in these words, and transformers still reads them
     for switch, remedy in family.refuses.items():
@@ -78,6 +78,13 @@ def _settle_head_dim(full: dict[str, Any], family: Family, hidden: int, heads: i
             f"{family.name} cannot divide a width of {hidden} among {heads} heads",
             key="hidden_size",
             remedy=f"choose {' or '.join(str(width) for width in legal if width)}, or another number of heads",
+        )
+    width = given or hidden // heads
+    if family.rotary and width % 2:
+        raise InputError(
+            f"rotary positions need heads of an even size, not {width} ({hidden} / {heads})",
+            key="num_attention_heads",
+            remedy="choose another number of heads",
         )
     if family.head_dim == "field" and given is None:
         full["head_dim"] = hidden // heads

@@ -79,6 +79,7 @@ class Family:
         last_norm: the base model's last norm, which its heads read; none where heads bring their own.
         head_dim: ``field`` (a config key), ``optional`` (read when present), ``quotient`` (always hidden / heads).
         whole_heads: whether the config refuses a hidden size that its heads do not divide.
+        rotary: whether positions rotate pairs of dimensions inside a head, which must then be even.
         buffers: tensors that are made, not learnt; files may still hold them and they are ignored.
         stale: tensors of heads that this family's files may hold and no variant here uses.
         refuses: config switches that no line covers -> what to say.
@@ -94,6 +95,7 @@ class Family:
     last_norm: str | None = None
     head_dim: Literal["field", "optional", "quotient"] = "quotient"
     whole_heads: bool = True
+    rotary: bool = False
     buffers: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     refuses: Mapping[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from bequest.errors import InputError
 from bequest.storage import disk_errors
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -53,16 +55,19 @@ def load_adapter(model: PreTrainedModel, path: str | Path, *, trainable: bool = 
     Raises:
         InputError: no adapter there, or one that does not fit the model; the tensor is named.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    import torch
+    from peft import PeftModel
 
     if not is_adapter(path):
         raise InputError("no adapter in this directory", where=path, remedy=f"it must hold {ADAPTER}")
     stored = {name: shape for name, (shape, _) in header_shapes(path).items()}
     try:
-        wrapped = PeftModel.from_pretrained(model, str(path), is_trainable=trainable)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is missing is judged below, by name
+            wrapped: PeftModel = PeftModel.from_pretrained(model, str(path), is_trainable=trainable)
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"the adapter does not fit this model ({error})", where=path) from None
-    expected = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(wrapped).items()}
+    expected = {name: tuple(value.shape) for name, value in _adapter_state(wrapped).items()}
     for name in sorted(stored.keys() ^ expected.keys()):
         side = "the model has no place for this tensor" if name in stored else "the adapter lacks this tensor"
         raise InputError(f"the adapter does not fit this model: {side}", where=path, key=name)
@@ -75,5 +80,14 @@ def save_adapter(model: PeftModel, directory: str | Path) -> None:
     Raises:
         RunError: the disk is full.
     """
-    with disk_errors(Path(directory)):
-        model.save_pretrained(str(directory))
+    with disk_errors(Path(directory)), quiet():
+        # "auto" would ask the Hub for the base's config by its name, and store the old base's embeddings.
+        model.save_pretrained(str(directory), save_embedding_layers=False)
+
+
+def _adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
+    """An adapter's tensors by the names they have on disk; the base's embeddings are none of them."""
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return state

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest.checkpoints.headers import load_config
+from bequest.checkpoints.names import to_memory_names
 from bequest.checkpoints.quiet import quiet
 from bequest.errors import AnatomyError, InputError
 from bequest.storage import disk_errors
@@ -213,8 +214,8 @@ def _judge_loading(model: Any, info: Mapping[str, Any], path: str | Path, *, fre
         fresh = fresh_head and (inner is None or inner.startswith("pooler."))
         if not fresh:
             raise AnatomyError("the file lacks this tensor", where=path, key=name, remedy="it would start at random")
-    for name in sorted(info["unexpected_keys"]):
-        if _inside_base(model, name) is not None:
+    for name, memory in to_memory_names(sorted(info["unexpected_keys"]), model).items():
+        if memory is not None and _inside_base(model, name) is not None:
             raise AnatomyError("no module of the model takes this tensor", where=path, key=name)
     if info["error_msgs"]:
         raise InputError(f"cannot be loaded ({'; '.join(info['error_msgs'])})", where=path)

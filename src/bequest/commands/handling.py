@@ -35,7 +35,7 @@ def parse_sizes(words: list[str]) -> dict[str, Any]:
 def grow(
     source: Annotated[str, typer.Argument(metavar="SRC", help="The model directory to grow.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to make.")],
-    to: Annotated[list[str], typer.Option("--to", metavar="SIZE=N", help="Target sizes; the others follow. Repeatable.")],
+    to: Annotated[list[str], typer.Option("--to", metavar="SIZE=N", help="Target sizes; others follow. Repeatable.")],
     method: Annotated[list[str] | None, typer.Option(help="auto, or methods by name. Repeatable.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Load both and measure what was preserved.")] = False,
     force: Force = False,
@@ -92,9 +92,11 @@ def _check(source: Path, target: Path, *, must: bool) -> Any:
 
     from bequest.checkpoints import load_model
     from bequest.growth import check_preservation
+    from bequest.reports.card import write_card
 
     proof = check_preservation(load_model(source), load_model(target))
     lineage.add_measures(target, {"growth": dataclasses.asdict(proof)})
+    write_card(target)
     if must and not proof.preserved:
         raise RunError(f"planned as exact, but {proof.verdict}", where=target, remedy="report this as a bug")
     return proof
@@ -118,9 +120,9 @@ def adopt(
     target = place / lineage.FILE
     if target.exists() and not force:
         raise InputError("has a lineage already", where=place, remedy="pass --force to replace it")
-    parents = [lineage.parent_of(base, "base", child=place)] if base is not None else []
     if base is not None and lineage.kind_of(Path(base)) != "model":
         raise InputError("is an adapter, and the base model is needed", where=base, key="--base")
+    parents = [lineage.parent_of(base, "base", child=place)] if base is not None else []
     parameters, data = _task_facts(Path(task)) if task is not None else ({}, [])
     terminal.announce(f"writes {target}", as_json=as_json)
     made = lineage.make_lineage(
@@ -170,17 +172,19 @@ def carry(
     tuned: Annotated[str, typer.Argument(metavar="TUNED", help="A PEFT adapter or a fully tuned model.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to make.")],
     onto: Annotated[str, typer.Option(help="The base to carry it onto.")],
+    old_base: Annotated[str | None, typer.Option(help="The base they were tuned on, if nothing recorded it.")] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Carry tuned weights onto another base of the same shape, without training."""
-    for place in (Path(tuned), Path(onto)):
-        lineage.kind_of(place)
+    lineage.kind_of(Path(tuned))
     _refuse_existing(Path(out), force)
     terminal.announce(f"writes {out}/ ({Path(tuned).name} on {Path(onto).name})", as_json=as_json)
     from bequest.recycling import carry as carry_weights
+    from bequest.reports.card import write_card
 
-    made: Any = carry_weights(tuned, onto=onto, out=out, force=force)
+    made: Any = carry_weights(tuned, onto=onto, out=out, old=old_base, force=force)
+    write_card(Path(out))
     record = lineage.read_lineage(out)
     if as_json:
         terminal.show_json({"out": out, "id": record.id, "notes": list(made.notes)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -128,17 +128,19 @@ def report(
 
 
 def demo(
-    out: Annotated[str, typer.Argument(metavar="[DIR]", help="The run directory.")] = "runs/demo",
+    overrides: Overrides = None,
+    out: Annotated[str, typer.Option(help="The run directory.")] = "runs/demo",
     as_json: AsJson = False,
 ) -> None:
     """The whole lifecycle on text that your Python installation already carries, on a CPU, in minutes."""
     from bequest.demonstration import run_demo
 
     terminal.announce(f"writes {out}/; the same command again resumes", as_json=as_json)
-    shown: Any = run_demo(Path(out), console=terminal.progress(as_json))
+    shown = run_demo(Path(out), console=terminal.progress(as_json), overrides=overrides or [])
     if as_json:
-        terminal.show_json({"out": out, "report": str(shown.report), "summary": list(shown.summary)})
+        terminal.show_json(
+            {"out": out, "report": str(shown.report), "summary": list(shown.summary), "seconds": shown.seconds}
+        )
         return
-    for line in shown.summary:
-        terminal.show(line)
+    terminal.show(*shown.summary)
     terminal.finish(shown.report, next_step=f"bequest tree {out}")

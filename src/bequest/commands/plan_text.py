@@ -18,13 +18,24 @@ NUMBERS = ("params", "tokens", "updates", "FLOPs", "memory", "disk")
 
 def plan_parts(plan: Plan) -> Iterator[RenderableType]:
     """The table of stages with its totals, then one paragraph per stage with what was decided."""
+    from rich.padding import Padding
     from rich.text import Text
 
     rows = [_row(number, stage) for number, stage in enumerate(plan.stages, start=1)]
     total = plan.train_flops + plan.teacher_flops
     tokens = sum(stage.tokens or 0 for stage in plan.stages)
     rows.append(
-        ["", "all", "", "", short(tokens), "", short(total), short_bytes(plan.memory_bytes), short_bytes(plan.disk_bytes)]
+        [
+            "",
+            "all",
+            "",
+            "",
+            short(tokens),
+            "",
+            short(total),
+            short_bytes(plan.memory_bytes),
+            short_bytes(plan.disk_bytes),
+        ]
     )
     stages = f"{len(plan.stages)} stage{'s' if len(plan.stages) > 1 else ''}"
     yield grid(f"{plan.recipe.name}: {stages}", ["#", "stage", "kind", *NUMBERS], rows, right=NUMBERS)
@@ -32,11 +43,12 @@ def plan_parts(plan: Plan) -> Iterator[RenderableType]:
     for stage in plan.stages:
         lines = [line for line in decisions(stage) if line]
         if lines:
-            yield Text.assemble((stage.name, "bold"), *(f"\n    {line}" for line in lines))
+            yield Text(stage.name, style="bold")
+            yield from (Padding(Text(line), (0, 0, 0, 4), expand=False) for line in lines)
     yield Text()
     yield Text(
-        f"FLOPs are estimates of training ({short(plan.teacher_flops)} of them the teachers'); memory and disk are upper "
-        f"estimates. Packed corpora take about {short_bytes(plan.packed_bytes)} in the cache.",
+        f"FLOPs are estimates of training ({short(plan.teacher_flops)} of them the teachers'); memory and disk are "
+        f"upper estimates. Packed corpora take about {short_bytes(plan.packed_bytes)} in the cache.",
         style="dim",
     )
 
@@ -53,7 +65,7 @@ def _row(number: int, stage: StagePlan) -> list[str]:
         stage.kind,
         params,
         short(stage.tokens) if stage.tokens else "-",
-        short(stage.updates) if stage.updates else "-",
+        f"{stage.updates:,}" if stage.updates else "-",
         short(flops) if flops else "-",
         short_bytes(stage.memory_bytes),
         short_bytes(stage.disk_bytes) if stage.disk_bytes else "-",
@@ -83,7 +95,9 @@ def _made_of(stage: StagePlan) -> str:
     heads = f"{sizes['num_attention_heads']} heads"
     if sizes.get("num_key_value_heads", sizes["num_attention_heads"]) != sizes["num_attention_heads"]:
         heads += f" ({sizes['num_key_value_heads']} kv)"
-    shape = f"{sizes['num_hidden_layers']} layers, width {sizes['hidden_size']}, {heads}, ffn {sizes['intermediate_size']}"
+    shape = (
+        f"{sizes['num_hidden_layers']} layers, width {sizes['hidden_size']}, {heads}, ffn {sizes['intermediate_size']}"
+    )
     objective = f", {stage.objective} LM, block {stage.block}" if stage.objective else ""
     return f"{start}; {stage.config['model_type']}: {shape}, vocabulary {stage.config['vocab_size']}{objective}"
 
@@ -98,7 +112,10 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "name": stage.name,
                 "kind": stage.kind,
                 "parents": [{"role": ref.role, "target": ref.target} for ref in stage.parents],
-                **{name: getattr(stage, name) for name in (*fields, "checkpoint_bytes", "exact", "verdict", "objective")},
+                **{
+                    name: getattr(stage, name)
+                    for name in (*fields, "checkpoint_bytes", "exact", "verdict", "objective")
+                },
                 "inferred": dict(stage.inferred),
                 "notes": list(stage.notes),
                 "config": stage.config,

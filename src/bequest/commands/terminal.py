@@ -6,6 +6,7 @@ With ``--json`` standard output holds one JSON document and nothing else.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,8 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, r
 
     terminal = sys.stdout.isatty()
     table = Table(
-        title=Text(title, style="bold") if title else None,
+        title=Text(title, style="bold"),
+        show_header=any(columns),
         title_justify="left",
         box=box.SIMPLE_HEAD if terminal else None,
         header_style="bold",
@@ -81,7 +83,7 @@ def announce(what: str, *, as_json: bool) -> None:
 
 
 def finish(path: Path | str, *, load: Sequence[str] = (), next_step: str | None = None) -> None:
-    """The end of every command that makes something: the path made, the lines of Python that load it, what comes next."""
+    """The end of every command that makes something: the path, the lines of Python that load it, what comes next."""
     from rich.text import Text
 
     console = output()
@@ -140,8 +142,6 @@ def _base_of(directory: Path) -> str | None:
     parent = lineage.read_lineage(directory).parent("base")
     if parent is None:
         return None
-    import os
-
     return os.path.normpath(directory / parent.path) if parent.path else parent.name
 
 

@@ -1,7 +1,7 @@
 """A corpus: a named stream of documents, each with the group that decides its side of the held-out split.
 
-Sources are files (globs, compressed), saved or Hub ``datasets``, and the embedded demo corpora.  Documents are streamed:
-nothing here holds more than one batch of them.
+Sources are files (globs, compressed), saved or Hub ``datasets``, and the embedded demo corpora.  Documents are
+streamed: nothing here holds more than one batch of them.
 
 Try it: ``next(open_corpus("python", CorpusSpec(demo="python"), Path.cwd()).documents())``.
 """
@@ -74,7 +74,7 @@ class Corpus:
         return self._dataset_documents() if self.spec.dataset is not None else self._file_documents()
 
     def fingerprint(self) -> str:
-        """SHA-256 of the content that is read and of how it is read; paths and modification times are not part of it."""
+        """SHA-256 of the content that is read and of how it is read; paths and times are no part of it."""
         how = {"text": self.spec.text, "split": self.spec.split, "subset": self.spec.subset, "groups": self.group_rule}
         if self.spec.demo is not None:
             content: Any = demo.demo_fingerprint(self.spec.demo)
@@ -206,7 +206,8 @@ def _matches(pattern: str, root: Path, key: str) -> list[Path]:
         if path.is_dir():
             raise InputError("is a directory", where=path, key=f"{key}.files", remedy=f"write {pattern}/*.txt, say")
         return [path]
-    found = [Path(os.path.normpath(match)) for match in glob.glob(full, recursive=True)]
+    anchor = Path(full).anchor
+    found = [Path(os.path.normpath(match)) for match in Path(anchor).glob(full.removeprefix(anchor))]
     found = [path for path in found if path.is_file()]
     if not found:
         raise InputError("matches no file", where=pattern, key=f"{key}.files", remedy=f"paths start from {root}")

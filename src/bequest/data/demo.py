@@ -1,8 +1,9 @@
 """The embedded demo corpora: the documentation that the installed Python and its packages already carry.
 
-Nothing is downloaded and no package is imported: the modules on a fixed list (``demo_modules.py``) are parsed and their
-prose taken out (``prose.py``).  A paragraph is kept where it first occurs in a corpus.  A document is a module's docstring,
-a top-level class or function, a help topic, or a module's comments; its group is the module (the topic).
+Nothing is downloaded and no package is imported: the modules on a fixed list (``demo_modules.py``) are parsed and
+their prose taken out (``prose.py``).  A paragraph is kept where it first occurs in a corpus.  A document is a
+module's docstring, a top-level class or function, a help topic, or a module's comments; its group is the module (the
+topic).
 
 The labelled tasks are made from the same text: ``demo_tasks.py``.
 

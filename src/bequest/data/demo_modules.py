@@ -218,8 +218,7 @@ MODULES: dict[str, dict[str, str]] = {
         "pandas/core/groupby": "base categorical generic groupby grouper indexing numba_ ops",
         "pandas/core/indexers": "objects utils",
         "pandas/core/indexes": (
-            "accessors api base category datetimelike datetimes extension frozen interval multi period range "
-            "timedeltas"
+            "accessors api base category datetimelike datetimes extension frozen interval multi period range timedeltas"
         ),
         "pandas/core/interchange": "buffer column dataframe dataframe_protocol from_dataframe utils",
         "pandas/core/internals": "api blocks concat construction managers ops",
@@ -278,8 +277,7 @@ MODULES: dict[str, dict[str, str]] = {
         "sympy/functions": "__init__",
         "sympy/functions/combinatorial": "factorials numbers",
         "sympy/functions/elementary": (
-            "_trigonometric_special complexes exponential hyperbolic integers miscellaneous piecewise "
-            "trigonometric"
+            "_trigonometric_special complexes exponential hyperbolic integers miscellaneous piecewise trigonometric"
         ),
         "sympy/functions/special": (
             "bessel beta_functions bsplines delta_functions elliptic_integrals error_functions gamma_functions "
@@ -463,8 +461,7 @@ MODULES: dict[str, dict[str, str]] = {
         ),
         "networkx/algorithms/components/tests": "test_connected",
         "networkx/algorithms/connectivity": (
-            "connectivity cuts disjoint_paths edge_augmentation edge_kcomponents kcomponents kcutsets stoerwagner "
-            "utils"
+            "connectivity cuts disjoint_paths edge_augmentation edge_kcomponents kcomponents kcutsets stoerwagner utils"
         ),
         "networkx/algorithms/connectivity/tests": (
             "test_edge_augmentation test_edge_kcomponents test_kcomponents test_kcutsets test_stoer_wagner"
@@ -521,8 +518,7 @@ MODULES: dict[str, dict[str, str]] = {
             "test_random_graphs test_small test_stochastic test_sudoku test_trees"
         ),
         "networkx/linalg": (
-            "algebraicconnectivity attrmatrix bethehessianmatrix graphmatrix laplacianmatrix modularitymatrix "
-            "spectrum"
+            "algebraicconnectivity attrmatrix bethehessianmatrix graphmatrix laplacianmatrix modularitymatrix spectrum"
         ),
         "networkx/linalg/tests": "test_algebraic_connectivity test_laplacian test_modularity",
         "networkx/readwrite": "adjlist edgelist gexf gml graph6 graphml leda multiline_adjlist p2g pajek sparse6 text",
@@ -578,8 +574,7 @@ MODULES: dict[str, dict[str, str]] = {
         "transformers/data": "data_collator",
         "transformers/distributed": "expert_parallel tensor_parallel",
         "transformers/exporters": (
-            "base configs exporter_dynamo exporter_executorch exporter_onnx exporter_openvino onnxruntime_fusions "
-            "utils"
+            "base configs exporter_dynamo exporter_executorch exporter_onnx exporter_openvino onnxruntime_fusions utils"
         ),
         "transformers/generation": (
             "candidate_generator configuration_utils logits_process stopping_criteria utils watermarking"
@@ -589,8 +584,7 @@ MODULES: dict[str, dict[str, str]] = {
         ),
         "transformers/generation/continuous_batching/cache_allocators": "cache_allocator",
         "transformers/integrations": (
-            "accelerate compressed_tensors deepgemm deepspeed executorch finegrained_fp8 integration_utils moe "
-            "peft"
+            "accelerate compressed_tensors deepgemm deepspeed executorch finegrained_fp8 integration_utils moe peft"
         ),
         "transformers/integrations/mistral": "tokenizer",
         "transformers/models/auto": "auto_factory image_processing_auto tokenization_auto video_processing_auto",

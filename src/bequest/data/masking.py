@@ -5,9 +5,9 @@ The corruption of a block is a function of ``(mask_seed, variant, block digest)`
 live teacher and a cached one see the same corruption (Knowledge Inheritance, arXiv 2105.13880, trains both on the same
 corrupted ids).  ``variant = epoch mod variants`` bounds how many corruptions of a block there are.
 
-Of the words (or tokens) of a block the share ``probability`` is selected, the fraction rounded up or down at random, and
-at least one; of the selected tokens 80 % become the mask token, 10 % a random token, 10 % stay.  Special tokens are
-never selected and never drawn.
+Of the words (or tokens) of a block the share ``probability`` is selected, the fraction rounded up or down at random,
+and at least one; of the selected tokens 80 % become the mask token, 10 % a random token, 10 % stay.  Special tokens
+are never selected and never drawn.
 
 Batches: ``input_ids``, ``attention_mask``, ``targets`` (−100 where there is none), all ``[B, T]`` int64; ``domain`` and
 ``digest``, ``[B]`` int64.
@@ -61,10 +61,7 @@ def corrupt(
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
     extra, scores, fates = generator.random(), generator.random(len(ids)), generator.random(len(ids))
     drawn = ordinary[generator.integers(0, len(ordinary), len(ids))]
-    if starts is None:
-        words = np.arange(len(ids))
-    else:
-        words = np.cumsum(starts | ~selectable) - 1
+    words = np.arange(len(ids)) if starts is None else np.cumsum(starts | ~selectable) - 1
     candidates = np.unique(words[selectable])
     count = min(max(1, int(probability * len(candidates) + extra)), len(candidates))
     chosen = np.zeros(len(ids) + 1, dtype=bool)
@@ -135,7 +132,7 @@ class MaskingCollator:
 
 
 class CausalCollator:
-    """Samples to a batch for causal language modelling: the target of a position is the next token, of the last none."""
+    """Samples to a batch for causal language modelling: a position's target is the next token, the last has none."""
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Collate samples ``{"input_ids", "digest", "epoch"?, "domain"?}`` of equal length."""

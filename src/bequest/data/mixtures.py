@@ -1,9 +1,9 @@
 """The order of training: token-exact mixtures of packed corpora, and samplers that carry the epoch.
 
-All blocks have one length, so shares of blocks are shares of tokens.  A mixture deals its places to the parts in a fixed
-cycle whose counts are the shares exactly, spread evenly; within a part the blocks come in a new permutation for every
-pass over it.  Where a place leads follows from (seed, epoch, index) by arithmetic alone: nothing is stored, so a mixture
-of any size resumes at any place in O(1) and is the same in every worker and rank.
+All blocks have one length, so shares of blocks are shares of tokens.  A mixture deals its places to the parts in a
+fixed cycle whose counts are the shares exactly, spread evenly; within a part the blocks come in a new permutation for
+every pass over it.  Where a place leads follows from (seed, epoch, index) by arithmetic alone: nothing is stored, so
+a mixture of any size resumes at any place in O(1) and is the same in every worker and rank.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ class Mixture:
         domains: the domain id of each part; by default 0, 1, ...
         length: places of one epoch; by default as many as there are blocks in all parts.
 
-    Over any whole number of cycles (``len(cycle)`` places in order) each part has exactly its share, and at any place in
-    order it is less than one block per part away from it.  A part that is used up begins again in another permutation,
-    with ``epoch`` one higher.
+    Over any whole number of cycles (``len(cycle)`` places in order) each part has exactly its share, and in between it
+    is less than one block per part away from it.  A part that is used up begins again in another permutation, with
+    ``epoch`` one higher.
 
     Raises:
         InputError: no part, a share that is not positive, or blocks of different lengths.

@@ -39,7 +39,8 @@ def _mixed(values: Hashes) -> Hashes:
 def _powers(base: int, count: int) -> Hashes:
     steps = np.full(count, base, dtype=np.uint64)
     steps[0] = 1
-    return np.cumprod(steps, dtype=np.uint64)
+    powers: Hashes = np.cumprod(steps, dtype=np.uint64)
+    return powers
 
 
 def gram_hashes(texts: Sequence[str]) -> Hashes:
@@ -65,7 +66,8 @@ def gram_hashes(texts: Sequence[str]) -> Hashes:
         grams = grams * np.uint64(_WORD_BASE) + words[place : place + count]
     ends = np.cumsum([len(part) + 1 for part in encoded])
     home = np.searchsorted(ends, starts, side="right")
-    return _mixed(grams)[home[:count] == home[WORDS - 1 :]]
+    within: Hashes = _mixed(grams)[home[:count] == home[WORDS - 1 :]]
+    return within
 
 
 class OverlapCounter:

@@ -1,4 +1,4 @@
-"""Tokenise once, pack once: a corpus as memory-mapped blocks of equal length, with a held-out side that means something.
+"""Tokenise once, pack once: a corpus as memory-mapped blocks of equal length, with a held-out side one can trust.
 
 * **Split** by hash of the group (``splitting.py``).  A held-out document whose normalised text also stands on the
   training side is dropped from the held-out side, so that no text is on both.
@@ -20,10 +20,10 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,12 @@ from bequest.data.blocks import Blocks, BlockWriter
 from bequest.data.corpora import Corpus
 from bequest.data.documents import Document
 from bequest.data.overlap import OverlapCounter
+from bequest.data.progress import PackingProgress
 from bequest.data.tokenizer_training import tokenizer_digest
 from bequest.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Raised when the rules of packing change, so that old caches are not read.
 RULES = 1
@@ -43,8 +47,6 @@ BATCH_CHARACTERS = 2**20
 BATCH_DOCUMENTS = 1024
 #: Hashes counted at a time when duplicates are counted: 32 MiB.
 COUNTED_HASHES = 2**22
-
-Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def pack_corpus(
     block: int,
     cache: Path | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Console | None = None,
 ) -> PackedCorpus:
     """Tokenise and pack a corpus, or open it when that has been done before.
 
@@ -106,7 +108,7 @@ def pack_corpus(
         block: tokens per block, frame included.
         cache: where packed corpora are kept; by default in bequest's cache directory.
         seed: of the held-out split.
-        progress: called with a phase (``scan``, ``pack``, ``held-out``) and the documents done in it.
+        progress: where progress is shown (documents, rate, ETA); plain lines where it is no terminal.
 
     Raises:
         InputError: one side is smaller than one block, or the corpus cannot be read.
@@ -130,8 +132,11 @@ def pack_corpus(
     if not (target / "statistics.json").exists():
         with _locked(target):
             if not (target / "statistics.json").exists():  # another process may have made it while we waited
-                with storage.atomic_directory(target, force=True) as temporary:
-                    _build(corpus, tokenizer, frame, block, seed, temporary, progress)
+                with (
+                    storage.atomic_directory(target, force=True) as temporary,
+                    PackingProgress(corpus.name, progress) as shown,
+                ):
+                    _build(corpus, tokenizer, frame, block, seed, temporary, shown)
     statistics = PackedStatistics(**storage.read_json(target / "statistics.json"))
     return PackedCorpus(
         corpus.name, Blocks(target / "train.arrow"), Blocks(target / "held_out.arrow"), statistics, fingerprint
@@ -253,7 +258,7 @@ class _Scan:
                 yield text, digest
 
 
-def _scan(corpus: Corpus, seed: int, directory: Path, overlap: OverlapCounter, progress: Progress | None) -> _Scan:
+def _scan(corpus: Corpus, seed: int, directory: Path, overlap: OverlapCounter, progress: PackingProgress) -> _Scan:
     """First pass: deal the groups, set the held-out documents aside, note the hashes of texts and groups."""
     scan = _Scan(directory)
     kept: list[int] = []
@@ -275,15 +280,14 @@ def _scan(corpus: Corpus, seed: int, directory: Path, overlap: OverlapCounter, p
             overlap.collect([text for text, _ in held])
             kept += [digest for _, digest in held]
             scan.documents += len(batch)
-            if progress:
-                progress("scan", scan.documents)
+            progress.scanned(scan.documents)
     overlap.seal()
     scan.held_out_hashes = np.unique(np.array(kept, dtype=np.uint64))
     return scan
 
 
 def _build(
-    corpus: Corpus, tokenizer: Any, frame: Frame, block: int, seed: int, directory: Path, progress: Progress | None
+    corpus: Corpus, tokenizer: Any, frame: Frame, block: int, seed: int, directory: Path, progress: PackingProgress
 ) -> None:
     """Write ``train.arrow``, ``held_out.arrow`` and ``statistics.json`` into ``directory``."""
     spool = directory / "spool"
@@ -304,8 +308,6 @@ def _build(
             held.add(encode(texts))
             dropped += len(batch) - len(texts)
             size += sum(len(text.encode("utf-8", "replace")) for text in texts)
-            if progress:
-                progress("held-out", len(texts))
     _check_sizes(corpus, train, held, block)
     kept = (text for text, digest in scan.held_out() if digest not in repeated)
     statistics = PackedStatistics(
@@ -331,7 +333,7 @@ def _pack_train(
     encode: _Encoder,
     train: _Packer,
     overlap: OverlapCounter,
-    progress: Progress | None,
+    progress: PackingProgress,
 ) -> set[int]:
     """Second pass: pack the training side; returns the held-out hashes that were met there."""
     known = set((scan.held_out_hashes if scan.held_out_hashes is not None else np.empty(0)).tolist())
@@ -343,8 +345,7 @@ def _pack_train(
         overlap.look_up(texts)
         train.add(encode(texts))
         done += len(batch)
-        if progress:
-            progress("pack", done)
+        progress.packed(done, scan.documents)
     return repeated
 
 

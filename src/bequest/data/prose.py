@@ -19,14 +19,36 @@ from collections.abc import Iterator
 LEAST_WORDS = 5
 PLAIN_SHARE = 0.75
 
-_KEPT_DIRECTIVES = {"note", "warning", "tip", "important", "caution", "hint", "attention", "admonition", "topic", "rubric"}
-_DROPPED_SECTIONS = {"see also", "references", "methods", "seealso", "reference", "author", "authors", "routine listings"}
+_KEPT_DIRECTIVES = {
+    "note",
+    "warning",
+    "tip",
+    "important",
+    "caution",
+    "hint",
+    "attention",
+    "admonition",
+    "topic",
+    "rubric",
+}
+_DROPPED_SECTIONS = {
+    "see also",
+    "references",
+    "methods",
+    "seealso",
+    "reference",
+    "author",
+    "authors",
+    "routine listings",
+}
 
 _DIRECTIVE = re.compile(r"^(\s*)\.\.\s+(?:\|\w+\|\s+)?([\w:-]+?)::\s*(.*)$")
 _COMMENT_OR_TARGET = re.compile(r"^(\s*)(\.\.(\s+\S|$)|\[\d+\]|\[[A-Z]\w+\d*\]_?\s)")
 _UNDERLINE = re.compile(r"^\s*([=\-~^\"'#*+`:._])\1{2,}\s*$")
 _TABLE = re.compile(r"^\s*(\+[-=+]+\+|\|.*\||={2,}(\s+={2,})+|-{2,}(\s+-{2,})+)\s*$")
-_FIELD = re.compile(r"^\s*:(param|parameter|arg|argument|key|keyword|type|return|returns|rtype|raise|raises|var|ivar|cvar)\b[^:]*:\s*")
+_FIELD = re.compile(
+    r"^\s*:(param|parameter|arg|argument|key|keyword|type|return|returns|rtype|raise|raises|var|ivar|cvar)\b[^:]*:\s*"
+)
 _PARAMETER = re.compile(r"^\s*[*\w][\w.*,\s`'\[\]=/-]*\s:(\s.*)?$")
 _GOOGLE_PARAMETER = re.compile(r"^\s*[*\w]+\s*\([^)]*\):\s+(?=\S)")
 _BULLET = re.compile(r"^\s*([-*+•]|#\.|\d{1,2}[.)]|\([a-zA-Z0-9]{1,2}\)|[a-z]\))\s+(?=\S)")
@@ -50,14 +72,15 @@ _PLAIN_WORD = re.compile(r"^[(\"'“‘\[]*[A-Za-z][A-Za-z]*(?:['’-][A-Za-z]+)
 _ENDED = re.compile(r"[.!?:…][\"'”’)\]]*$")
 _ENDABLE = re.compile(r"^[A-Z].*[a-z]{2}[)\"'”’]?$")
 _SYMBOLS = re.compile(
-    r">>>|\\\w|\\[\\(\[]|={3,}|-{2,}|[{}|^$`#]|::|https?:|\w\(\w*\)\(|[=+*/%&]\s?[+/%&]|@\w|\.\.\.\s*\w+\(|</?\w+>|;$|\bimport \w+$"
+    r">>>|\\\w|\\[\\(\[]|={3,}|-{2,}|[{}|^$`#]|::|https?:|\w\(\w*\)\(|[=+*/%&]\s?[+/%&]|@\w|\.\.\.\s*\w+\("
+    r"|</?\w+>|;$|\bimport \w+$"
 )
 
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def module_texts(source: str) -> Iterator[str]:
-    """The prose of one module: its docstring, every top-level class (with its methods), function and long string, comments.
+    """The prose of one module: its docstring, every top-level class, function and long string, and comments.
 
     Args:
         source: Python source.  What does not parse has no prose.
@@ -82,11 +105,20 @@ def _docstring(node: ast.AST) -> str:
 
 
 def _strings_of(node: ast.stmt) -> Iterator[str]:
-    """The docstrings below a statement; of a bare statement (a call that attaches a text, an assignment), long strings."""
+    """The docstrings below a definition; the long strings of a bare statement (an assignment, a call)."""
     if isinstance(node, _DEFINITIONS):
-        yield from filter(None, map(_docstring, ast.walk(node)))
+        yield from filter(None, map(_docstring, _statements(node)))
     elif isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign):
         yield from _long_strings(node, least=100)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """A statement and all statements inside it, in order; expressions, the bulk of a tree, are not entered."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        if name in ("body", "orelse", "handlers", "finalbody") and isinstance(value, list):
+            for child in value:
+                yield from _statements(child)
 
 
 def _long_strings(node: ast.AST, least: int) -> Iterator[str]:

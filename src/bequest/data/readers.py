@@ -167,7 +167,9 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
 
 
 def _missing(path: Path, column: str, names: Any, what: str) -> InputError:
-    return InputError(f"{what} {column!r}", where=path, key=column, remedy=did_you_mean(column, [str(n) for n in names]))
+    return InputError(
+        f"{what} {column!r}", where=path, key=column, remedy=did_you_mean(column, [str(n) for n in names])
+    )
 
 
 class _bad_bytes:  # noqa: N801  (reads as a statement: "with _bad_bytes(path)")

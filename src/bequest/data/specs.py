@@ -1,6 +1,6 @@
 """What a recipe says about a corpus or a task: validated, frozen, hashable into a stage's identity.  No torch.
 
-Try it: ``CorpusSpec(files="data/*.txt")``, ``CorpusSpec(demo="python")``, ``TaskSpec(train="a.jsonl", test="b.jsonl")``.
+Try it: ``CorpusSpec(files="data/*.txt")``, ``CorpusSpec(demo="python")``, ``TaskSpec(demo="sympy-areas")``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class CorpusSpec(BaseModel):
 
     files: str | list[str] | None = Field(
         default=None,
-        description="paths or globs, relative to the recipe: txt, md, jsonl, csv, tsv, parquet, each also as .gz .bz2 .xz .zst",
+        description="paths or globs from the recipe's directory: txt md jsonl csv tsv parquet, or .gz .bz2 .xz .zst",
     )
     dataset: str | None = Field(default=None, description="a directory made by datasets' save_to_disk, or a Hub id")
     subset: str | None = Field(default=None, description="the configuration of a Hub dataset, e.g. wikitext-103-raw-v1")

@@ -9,6 +9,8 @@ Try it: ``train_tokenizer("byte-bpe", [open_corpus("python", CorpusSpec(demo="py
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 KINDS = ("byte-bpe", "wordpiece")
 #: A tokenizer is trained on at most this many bytes of text: word counts hardly change after that.
 TRAINING_BYTES = 2**30
+
+#: The characters that WordPiece keeps: an eighth of the vocabulary within these bounds; rarer ones become [UNK].
+LEAST_CHARACTERS, MOST_CHARACTERS = 64, 1000
 
 #: Special tokens by role, in the order of their ids.
 CAUSAL = {"eos_token": "<|endoftext|>", "pad_token": "<|padding|>"}
@@ -69,8 +74,10 @@ def train_tokenizer(
     family = family or ("llama" if kind == "byte-bpe" else "bert")
     if kind == "wordpiece" and family not in MASKED_FAMILIES:
         raise InputError(f"wordpiece does not suit {family}", key="tokenizer.kind", remedy="use byte-bpe for decoders")
-    tokenizer = _byte_bpe(corpora, vocab_size, family, seed) if kind == "byte-bpe" else _wordpiece(
-        corpora, vocab_size, family, seed
+    tokenizer = (
+        _byte_bpe(corpora, vocab_size, family, seed)
+        if kind == "byte-bpe"
+        else _wordpiece(corpora, vocab_size, family, seed)
     )
     if directory is not None:
         with storage.atomic_directory(directory) as temporary:
@@ -108,37 +115,58 @@ def _byte_bpe(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: int
     tokenizer.train_from_iterator(_texts(corpora, seed), trainer)
     if family in MASKED_FAMILIES:
         specials |= {"cls_token": "<s>", "sep_token": "</s>"}
-        tokenizer.post_processor = processors.RobertaProcessing(
-            ("</s>", tokenizer.token_to_id("</s>")), ("<s>", tokenizer.token_to_id("<s>")), trim_offsets=True
-        )
+        ids = {token: number for number, token in enumerate(ROBERTA.values())}  # special tokens come first
+        tokenizer.post_processor = processors.RobertaProcessing(("</s>", ids["</s>"]), ("<s>", ids["<s>"]))
     else:
         specials |= {"bos_token": CAUSAL["eos_token"], "unk_token": CAUSAL["eos_token"]}
     return _wrapped(tokenizer, specials, typed=False)
 
 
 def _wordpiece(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: int) -> PreTrainedTokenizerFast:
+    """WordPiece.  The trainer of ``tokenizers`` numbers ``##x`` (and breaks ties among rare characters) in the order of
+    a randomly seeded hash map, so two runs differ; given the alphabet and every ``##x`` beforehand it cannot.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    _check_size(vocab_size, len(BERT) + 64)
+    characters = max(LEAST_CHARACTERS, min(MOST_CHARACTERS, vocab_size // 8))
+    _check_size(vocab_size, len(BERT) + 2 * LEAST_CHARACTERS)
     tokenizer = Tokenizer(models.WordPiece(unk_token=BERT["unk_token"]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
+    counts: Counter[str] = Counter()
+    for text in _texts(corpora, seed):
+        counts.update(tokenizer.normalizer.normalize_str(text))
+    common = sorted((c for c in counts if not c.isspace()), key=lambda c: (-counts[c], c))[:characters]
+    alphabet = sorted(common)
+    seeds = [*BERT.values(), *(f"##{character}" for character in alphabet if not _stands_alone(character))]
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(BERT.values()),
-        # Rare characters of a large corpus would otherwise eat the vocabulary; they become [UNK].
-        limit_alphabet=min(1000, vocab_size // 4),
+        special_tokens=seeds,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
         min_frequency=2,
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(corpora, seed), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
+    # The seeds were "special" only to be numbered first: of the finished tokenizer only BERT's own are.
+    finished = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=BERT["unk_token"]))
+    finished.normalizer, finished.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    finished.decoder = tokenizer.decoder
+    finished.add_special_tokens(list(BERT.values()))
+    finished.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+        special_tokens=[(token, finished.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
-    return _wrapped(tokenizer, dict(BERT), typed=family in TYPED_FAMILIES)
+    return _wrapped(finished, dict(BERT), typed=family in TYPED_FAMILIES)
+
+
+def _stands_alone(character: str) -> bool:
+    """Whether BERT's splitting makes the character a word of its own, so that it never continues one."""
+    if character.isascii():
+        return not character.isalnum()
+    return unicodedata.category(character).startswith("P") or 0x4E00 <= ord(character) <= 0x9FFF
 
 
 def _check_size(vocab_size: int, least: int) -> None:
@@ -166,7 +194,9 @@ def tokenizer_digest(tokenizer: Any) -> str:
     """
     specials = {role: str(token) for role, token in sorted(tokenizer.special_tokens_map.items())}
     if not tokenizer.is_fast:
-        return storage.value_digest({"vocabulary": tokenizer.get_vocab(), "specials": specials, "class": type(tokenizer).__name__})
+        return storage.value_digest(
+            {"vocabulary": tokenizer.get_vocab(), "specials": specials, "class": type(tokenizer).__name__}
+        )
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     parts = {key: rules.get(key) for key in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
     return storage.value_digest({**parts, "specials": specials})

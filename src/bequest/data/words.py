@@ -1,8 +1,8 @@
 """Which tokens of a block belong to one word, for whole-word masking.
 
-WordPiece marks continuations (``##``).  Byte-level BPE (``Ġ``) and SentencePiece-like (``▁``) vocabularies mark the space
-before a word: there a token continues the word of the one before when it carries no such mark, begins with a letter or
-digit, and the one before ends with one.  Punctuation and special tokens stand alone.
+WordPiece marks continuations (``##``).  Byte-level BPE (``Ġ``) and SentencePiece-like (``▁``) vocabularies mark the
+space before a word: there a token continues the word of the one before when it carries no such mark, begins with a
+letter or digit, and the one before ends with one.  Punctuation and special tokens stand alone.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bequest.anatomy import Anatomy, Flops, head_of, target_config
 from bequest.anatomy.maps import Maps, origin_of
 from bequest.checkpoints import load_config
-from bequest.errors import InputError, did_you_mean
+from bequest.errors import InputError
 from bequest.growth.method import Direction, Growth, Verdict
 
 if TYPE_CHECKING:
@@ -153,26 +152,9 @@ def method_named(wanted: str | Mapping[str, Any]) -> tuple[str, Growth]:
     Raises:
         InputError: there is no such method, or it has no such field.
     """
-    from bequest.growth import METHODS  # the registry stands in the package, which imports this module
-
-    fields = dict(wanted) if isinstance(wanted, Mapping) else {"name": wanted}
-    name = str(fields.pop("name", ""))
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"cannot be imported ({error})", key=f"method {name}") from None
-        if not (isinstance(found, type) and issubclass(found, Growth)):
-            raise InputError("is not a Growth", key=f"method {name}")
-    elif name in METHODS:
-        found = METHODS[name]
-    else:
-        raise InputError(f"no growth method {name!r}", key="method", remedy=did_you_mean(name, [*METHODS, "auto"]))
-    try:
-        return name, found(**fields)
-    except TypeError as error:
-        raise InputError(f"{name}: {error}", key="method") from None
+    options = dict(wanted) if isinstance(wanted, Mapping) else {"name": wanted}
+    name = str(options.pop("name", ""))
+    return name, make_method(METHODS, name, options, kind=Growth, verb="grow")  # type: ignore[type-abstract]
 
 
 def _directions(source: Anatomy, target: Anatomy) -> frozenset[Direction]:

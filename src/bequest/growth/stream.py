@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from bequest import lineage
 from bequest.anatomy.maps import origin_of
 from bequest.anatomy.surgery import grow_tensor
 from bequest.checkpoints import (
@@ -59,7 +60,7 @@ def grow_checkpoint(
 
     Args:
         source: a model directory with safetensors weights.
-        out: the directory to make: config, weights, the source's tokenizer and generation config.
+        out: the directory to make: config, weights, the source's tokenizer and generation config, a lineage.
         to, method: as for :func:`bequest.grow`.
         force: replace an existing ``out``.
         shard_bytes: the most bytes of one file of weights.
@@ -87,6 +88,16 @@ def grow_checkpoint(
         for name in _TOKENIZER:
             if (directory / name).is_file():
                 shutil.copy2(directory / name, temporary / name)
+        made = lineage.make_lineage(
+            temporary,
+            name=Path(out).name,
+            stage="grow",
+            method="+".join(plan.methods),
+            parameters={"to": dict(plan.to)},
+            maps=plan.record(),
+            parents=[lineage.parent_of(directory, "base", child=out)],
+        )
+        lineage.write_lineage(temporary, made)
     return plan
 
 
@@ -99,7 +110,7 @@ def _places(directory: Path, plan: GrowthPlan) -> dict[str, tuple[Path, str]]:
     places: dict[str, tuple[Path, str]] = {}
     aliases: dict[str, tuple[Path, str]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    files = {name: file for file in weight_files(directory) for name in header_names(file)}
+    files = {name: file for file in weight_files(directory) for name in _names(file)}
     for name, file in files.items():
         target = memory[name]
         if target is None or (target not in taken and plan.source.droppable(target)):
@@ -171,7 +182,7 @@ def _stored_config(plan: GrowthPlan, directory: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def header_names(file: Path) -> list[str]:
+def _names(file: Path) -> list[str]:
     """The names in one safetensors file."""
     with safe_open(file, framework="pt") as stream:
         return list(stream.keys())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bequest.anatomy.anatomy import Anatomy
+from bequest.anatomy import Anatomy
 from bequest.errors import InputError, RunError
 from bequest.training.head_positions import find_head, forward_positions
 from bequest.training.objective import Step

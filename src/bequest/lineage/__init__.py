@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from bequest import storage
 from bequest.errors import InputError
-from bequest.lineage.digests import (
+from bequest.lineage.digesting import (
     config_digest,
     digests,
     kind_of,

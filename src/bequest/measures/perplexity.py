@@ -140,7 +140,7 @@ def block_losses(
     count = len(blocks) if limit is None else min(limit, len(blocks))
     with evaluating(model):
         for start in range(0, count, batch):
-            samples = [{"domain": 0, **blocks[index], "epoch": 0} for index in range(start, min(start + batch, count))]
+            samples = [{"domain": 0, **blocks[index]} for index in range(start, min(start + batch, count))]
             values = {key: value.to(device) for key, value in prepare(samples).items()}
             logits = forward_positions(model, head, model_inputs(values), values["positions"])
             ids = values["targets"].reshape(-1).index_select(0, values["positions"])

@@ -52,18 +52,22 @@ def complaint(recipe: Recipe, stage: Section, key: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        inner = f".{error.key}" if error.key and str(error.key) != key.rpartition(".")[2] else ""
+        inner, own = "", error.key in type(stage).model_fields
+        if error.key and not own and error.key != key.rpartition(".")[2]:
+            inner = f".{error.key}" if key else str(error.key)
         place = f"{error.where}: " if error.where not in (None, "", recipe.source) else ""
-        raise InputError(
-            f"{place}{error.message}", where=recipe.source, key=key_of(stage, f"{key}{inner}"), remedy=error.remedy
-        ) from None
+        full = key_of(stage, str(error.key) if own else f"{key}{inner}")
+        raise InputError(f"{place}{error.message}", where=recipe.source, key=full, remedy=error.remedy) from None
 
 
 class Known:
-    """The artefacts of one plan: those of the stages planned so far, and outside ones as they are asked for."""
+    """The artefacts of one plan: those of the stages planned so far, and outside ones as they are asked for.
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    ``examples`` counts the training examples of the tasks that are known before the run.
+    """
+
+    def __init__(self, recipe: Recipe, examples: Mapping[str, int]) -> None:
+        self.recipe, self.examples = recipe, examples
         self.stages: dict[str, Artefact] = {}
 
     def __getitem__(self, place: tuple[Section, Reference]) -> Artefact:

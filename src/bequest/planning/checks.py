@@ -7,13 +7,18 @@ from pathlib import Path
 from bequest import storage
 from bequest.anatomy import Anatomy
 from bequest.data.corpora import open_corpus
+from bequest.data.demo_tasks import TASKS as EMBEDDED_TASKS
 from bequest.data.specs import TaskSpec
-from bequest.errors import InputError, RunError
+from bequest.data.tasks import load_task
+from bequest.errors import InputError, RunError, did_you_mean
 from bequest.planning import estimates
 from bequest.planning.plan import Plan
 from bequest.recipe.quantities import short_bytes
 from bequest.recipe.references import key_of
 from bequest.recipe.sections import Recipe, Section
+
+EMBEDDED_BYTES = 2_000_000  # of each embedded corpus, about
+READ_BELOW_BYTES = 64 << 20  # a plan answers in seconds: a larger task is read when the run starts
 
 
 def check_disk(plan: Plan, out: Path) -> None:
@@ -37,32 +42,52 @@ def check_disk(plan: Plan, out: Path) -> None:
             )
 
 
-def check_data(recipe: Recipe) -> int:
-    """Find every corpus and task that a stage reads; returns about how many bytes the packed corpora take."""
+def check_data(recipe: Recipe) -> tuple[int, dict[str, int]]:
+    """Find every corpus and read every task that a stage uses.
+
+    Returns:
+        About how many bytes the packed corpora take, and the training examples of each task as far as they are known
+        (embedded and very large tasks are not read).
+    """
     packed = 0.0
     for name in dict.fromkeys(corpus for stage in recipe.stages for corpus in stage.corpora_used()):
         spec = recipe.corpora[name]
         try:
             corpus = open_corpus(name, spec, recipe.root)
-            # A Hub data set is not touched before the run: its size is not known.
-            packed += corpus.bytes * estimates.PACKED_BYTES_PER_TEXT_BYTE if corpus.files or spec.demo else 0
         except InputError as error:
             raise in_recipe(recipe, f"corpora.{name}", error) from None
-    for name in dict.fromkeys(task for stage in recipe.stages for task in stage.tasks_used()):
-        _check_task(recipe, name, recipe.tasks[name])
-    return round(packed)
+        # The size of a Hub data set is not known before it is fetched, and reading the embedded text takes seconds.
+        size = corpus.bytes if corpus.files else EMBEDDED_BYTES if spec.demo is not None else 0
+        packed += size * estimates.PACKED_BYTES_PER_TEXT_BYTE
+    tasks = dict.fromkeys(task for stage in recipe.stages for task in stage.tasks_used())
+    examples = {name: _check_task(recipe, name, recipe.tasks[name]) for name in tasks}
+    return round(packed), {name: count for name, count in examples.items() if count is not None}
 
 
-def _check_task(recipe: Recipe, name: str, spec: TaskSpec) -> None:
+def _check_task(recipe: Recipe, name: str, spec: TaskSpec) -> int | None:
+    """The number of training examples, where the task is read."""
+    if spec.demo is not None:
+        if spec.demo not in EMBEDDED_TASKS:
+            remedy = did_you_mean(spec.demo, EMBEDDED_TASKS)
+            raise InputError(
+                f"no embedded task {spec.demo!r}", where=recipe.source, key=f"tasks.{name}.demo", remedy=remedy
+            )
+        return None
+    sizes = []
     for key in ("train", "test", "dev"):
         value = getattr(spec, key)
         file = recipe.root / value if value else None
-        if file is not None and not file.is_file():
-            raise InputError("no such file", where=recipe.source, key=f"tasks.{name}.{key}", remedy=f"make {value}")
-        if file is not None and file.stat().st_size == 0:
-            raise InputError(
-                f"{value} is empty", where=recipe.source, key=f"tasks.{name}.{key}", remedy="put examples in it"
-            )
+        if file is not None and not (file.is_file() and file.stat().st_size):
+            what = f"{value} is empty" if file.is_file() else f"{value}: no such file"
+            remedy = f"paths start from {recipe.root}/"
+            raise InputError(what, where=recipe.source, key=f"tasks.{name}.{key}", remedy=remedy)
+        sizes.append(file.stat().st_size if file is not None else 0)
+    if sum(sizes) > READ_BELOW_BYTES:
+        return None
+    try:
+        return len(load_task(name, spec, recipe.root).train)
+    except InputError as error:
+        raise in_recipe(recipe, f"tasks.{name}", error) from None
 
 
 def in_recipe(recipe: Recipe, key: str, error: InputError) -> InputError:
@@ -70,16 +95,6 @@ def in_recipe(recipe: Recipe, key: str, error: InputError) -> InputError:
     place = f"{error.where}: " if error.where not in (None, "", recipe.source) else ""
     inner = "" if error.key is None or error.key in key else f".{error.key.rpartition('.')[2]}"
     return InputError(f"{place}{error.message}", where=recipe.source, key=f"{key}{inner}", remedy=error.remedy)
-
-
-def examples_of(recipe: Recipe, task: str) -> int | None:
-    """The number of training examples of a task in a plain jsonl file; None where counting would need a parser."""
-    spec = recipe.tasks[task]
-    file = recipe.root / spec.train if spec.train else None
-    if file is None or file.suffix != ".jsonl" or file.stat().st_size > 1 << 28:
-        return None
-    with file.open("rb") as stream:
-        return sum(1 for line in stream if line.strip())
 
 
 def check_positions(recipe: Recipe, section: Section, key: str, length: int, anatomy: Anatomy) -> None:

@@ -12,22 +12,21 @@ from bequest.anatomy import Anatomy, anatomy_of, complete_config, family_named, 
 from bequest.errors import InputError
 from bequest.planning import estimates
 from bequest.planning.artefacts import Artefact, Known, complaint, tokenizer_signature, vocabulary_size
-from bequest.planning.checks import check_data, check_positions, examples_of
+from bequest.planning.checks import check_data, check_positions
 from bequest.planning.plan import Plan, StagePlan
 from bequest.planning.settings import train_settings
+from bequest.recipe.parts import MethodCall, TokenizerSpec
 from bequest.recipe.references import key_of, locate
 from bequest.recipe.sections import (
     Adapt,
     Budgeted,
     Grow,
     Measure,
-    MethodCall,
     Pretrain,
     Recipe,
     Recycle,
     Reference,
     Section,
-    TokenizerSpec,
     Tune,
 )
 
@@ -41,8 +40,8 @@ def make_plan(recipe: Recipe) -> Plan:
         InputError: a config that no model can have, a file that is missing or empty, an outside model that cannot be
             read, tokenizers that differ where they must not, a block longer than the positions.
     """
-    packed = check_data(recipe)
-    known = Known(recipe)
+    packed, examples = check_data(recipe)
+    known = Known(recipe, examples)
     stages = []
     for section in recipe.stages:
         planned, artefact = _PLANNERS[section.kind](recipe, section, known)
@@ -197,7 +196,7 @@ def _plan_tune(recipe: Recipe, section: Tune, known: Known) -> Planned:
     base = known[section, section.references()[0]]
     rank = (section.adapter.model_extra or {}).get("r", 8) if section.adapter is not None else None
     adapter = section.adapter.model_dump() if section.adapter is not None else None
-    planned = _tuned(recipe, section, base.anatomy, section.task, adapter, rank)
+    planned = _tuned(recipe, section, base.anatomy, known.examples.get(section.task), adapter, rank)
     return planned, replace(base, tuned=True, adapter=adapter, task=section.task)
 
 
@@ -214,7 +213,7 @@ def _plan_recycle(recipe: Recipe, section: Recycle, known: Known) -> Planned:
                 remedy="carry it over the growth map first (a later version does), or tune anew",
             )
     trains = any(call.name != "direct" for call in section.method)
-    planned = _tuned(recipe, section, onto.anatomy, task if trains else None, tuned.adapter, rank)
+    planned = _tuned(recipe, section, onto.anatomy, known.examples.get(task or ""), tuned.adapter, rank, trains=trains)
     return planned, replace(onto, tuned=True, adapter=tuned.adapter, task=task)
 
 
@@ -222,25 +221,25 @@ def _tuned(
     recipe: Recipe,
     section: Tune | Recycle,
     anatomy: Anatomy,
-    task: str | None,
+    examples: int | None,
     adapter: Mapping[str, Any] | None,
     rank: int | None,
+    *,
+    trains: bool = True,
 ) -> StagePlan:
-    """What tuning takes; ``task`` is None where nothing is trained."""
+    """What tuning takes; ``examples`` is None where they are not known before the run."""
     check_positions(recipe, section, "max_length", section.max_length, anatomy)
     params = anatomy.parameters()
     kind = str((adapter or {}).get("type", (adapter or {}).get("peft_type", ""))).lower()
     is_lora = adapter is not None and kind == "lora" and isinstance(rank, int)
     trainable = params if adapter is None else estimates.lora_parameters(anatomy, rank or 8) if is_lora else None
     guess = trainable if trainable is not None else params // 100
-    examples = examples_of(recipe, task) if task and task in recipe.tasks else None
     updates = math.ceil(section.epochs * examples / section.batch) if examples else None
     tokens = round(section.epochs * examples) * section.max_length if examples else None
     flops = anatomy.flops(section.max_length, head_share=0.0)
     # Weights that are not trained need no gradient of their own: the backward pass then costs as much as the forward.
     per_token = flops.train if adapter is None else 2 * flops.forward
     micro = section.batch * section.max_length
-    trains = task is not None or isinstance(section, Tune)
     memory = estimates.training_bytes(anatomy, trainable=guess, micro_tokens=micro, head_share=0.0)
     return StagePlan(
         section.name,

@@ -7,18 +7,17 @@ documentation from their source, and ``templates/`` holds the starter recipes.  
 
 from bequest.recipe.hashing import SCHEMA_VERSION, stage_hash
 from bequest.recipe.loading import load_recipe
+from bequest.recipe.parts import MethodCall, Teacher
 from bequest.recipe.sections import (
     STAGES,
     Adapt,
     Grow,
     Measure,
-    MethodCall,
     Pretrain,
     Recipe,
     Recycle,
     Reference,
     Section,
-    Teacher,
     Tune,
 )
 

@@ -16,9 +16,10 @@ from pydantic import BaseModel, ValidationError
 
 from bequest.data.specs import CorpusSpec, TaskSpec
 from bequest.errors import InputError, did_you_mean
+from bequest.recipe.parts import AdapterSpec, Teacher, TokenizerSpec
 from bequest.recipe.quantities import ExplainedError
 from bequest.recipe.references import check
-from bequest.recipe.sections import STAGES, AdapterSpec, Recipe, Teacher, TokenizerSpec
+from bequest.recipe.sections import STAGES, Recipe
 
 # What to write for a key that is missing.
 EXAMPLES = {

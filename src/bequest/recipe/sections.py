@@ -12,16 +12,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from bequest.data.specs import CorpusSpec, TaskSpec
+from bequest.recipe.parts import (
+    VOCABULARY,
+    WORDPIECE,
+    AdapterSpec,
+    MethodCall,
+    Methods,
+    Names,
+    Shares,
+    Sizes,
+    Strict,
+    Teacher,
+    Tokenizer,
+)
 from bequest.recipe.quantities import Count, ExplainedError, ShareOrCount
 
 # What a stage's directory may be called: the run directory holds other files, and hidden names are work in progress.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-VOCABULARY = 8000
-# The families whose published checkpoints use WordPiece; a tokenizer trained for another one is byte-level BPE.
-WORDPIECE = {"bert", "distilbert", "electra"}
 RESERVED = {"run.json", "report.html", "recipe.yaml", "checkpoints"}
 
 
@@ -31,107 +41,6 @@ class Reference(NamedTuple):
     key: str
     target: str
     role: Literal["base", "teacher", "tuned", "tokenizer"]
-
-
-class Strict(BaseModel):
-    """Frozen, and no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
-
-
-# -- small parts ------------------------------------------------------------------------------------------------------
-
-
-class MethodCall(Strict):
-    """A method by name (or ``"my_package.module:Class"``) with the options given to it."""
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-def _method_calls(value: Any) -> Any:
-    """A name, a mapping with ``name``, or a list of these, as a list of calls."""
-    if isinstance(value, list | tuple):
-        if not value:
-            raise ExplainedError("the list of methods is empty", "name at least one method")
-        return [call for item in value for call in _method_calls(item)]
-    if isinstance(value, str):
-        return [{"name": value}]
-    if isinstance(value, MethodCall):
-        return [value]
-    if isinstance(value, Mapping):
-        if "name" not in value:
-            raise ExplainedError("a method given as a mapping needs a name", "write {name: ..., option: value}")
-        if set(value) == {"name", "options"} and isinstance(value["options"], Mapping):
-            return [value]
-        return [{"name": value["name"], "options": {key: item for key, item in value.items() if key != "name"}}]
-    raise ExplainedError(f"{value!r} is no method", "write a name, a mapping with name, or a list of these")
-
-
-Methods = Annotated[tuple[MethodCall, ...], BeforeValidator(_method_calls)]
-
-
-def _shares(value: Any) -> Any:
-    """A corpus, a list of corpora (equal shares) or a mapping to shares, as a mapping to shares that sum to one."""
-    if isinstance(value, str):
-        return {value: 1.0}
-    if isinstance(value, list | tuple):
-        value = dict.fromkeys(value, 1.0)
-    if not isinstance(value, Mapping) or not value:
-        raise ExplainedError(f"{value!r} names no corpus", "write a corpus, a list, or a mapping from corpus to share")
-    try:
-        parts = {str(name): float(share) for name, share in value.items()}
-    except (TypeError, ValueError):
-        raise ExplainedError(
-            "a share is not a number", "write corpus: share, such as {general: 0.9, code: 0.1}"
-        ) from None
-    total = sum(parts.values())
-    if min(parts.values()) <= 0:
-        raise ExplainedError("a share is not above zero", "leave the corpus out, or give it a share")
-    return {name: share / total for name, share in parts.items()}
-
-
-Shares = Annotated[dict[str, float], BeforeValidator(_shares)]
-
-
-def _names(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
-
-
-class TokenizerSpec(Strict):
-    """A tokenizer to train on the stage's corpora; the kind and the size follow the model unless named."""
-
-    kind: Literal["byte-bpe", "wordpiece"] = "byte-bpe"
-    vocab_size: Count = VOCABULARY
-
-
-def _mapping_or_name(value: Any) -> str:
-    return "<name>" if isinstance(value, str) else "<mapping>"
-
-
-# Tags in angle brackets are taken out of error keys again.
-Tokenizer = Annotated[
-    Annotated[TokenizerSpec, Tag("<mapping>")] | Annotated[str, Tag("<name>")], Discriminator(_mapping_or_name)
-]
-
-
-class Teacher(Strict):
-    """A smaller (or older) model that teaches during the first part of a stage, then steps back."""
-
-    model: str
-    schedule: str = "linear"
-    until: Annotated[ShareOrCount, Field(gt=0)] = 0.5
-    temperature: float = Field(2.0, gt=0)
-
-
-class AdapterSpec(BaseModel):
-    """A PEFT adapter: its type (``lora``, ``ia3``, ...) and any field of that type's PEFT config."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    type: str = "lora"
 
 
 # -- stages -----------------------------------------------------------------------------------------------------------
@@ -229,7 +138,7 @@ class Pretrain(Budgeted):
     """Train a language model: a new one (``model``) or one that exists (``from``), with or without teachers."""
 
     kind: Literal["pretrain"] = "pretrain"
-    model: dict[str, Any] | None = None
+    model: Sizes | None = None
     from_: str | None = Field(None, alias="from")
     corpus: Shares
     tokenizer: Tokenizer | None = None
@@ -279,7 +188,7 @@ class Grow(Section):
 
     kind: Literal["grow"] = "grow"
     from_: str = Field(alias="from")
-    to: dict[str, Any] = Field(min_length=1)
+    to: Annotated[Sizes, Field(min_length=1)]
     method: Methods = (MethodCall(name="auto"),)
 
     def references(self) -> tuple[Reference, ...]:

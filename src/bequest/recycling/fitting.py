@@ -71,7 +71,9 @@ def adapter_shapes(tuned: Tuned, new: Generation) -> dict[str, tuple[int, ...]]:
     model = checkpoints.meta_model(config, head=tuned.head)
     try:
         with torch.device("meta"):
-            wrapped = get_peft_model(model, PeftConfig.from_pretrained(str(tuned.path)))
+            placed = PeftConfig.from_pretrained(str(tuned.path))
+            placed.base_model_name_or_path = None
+            wrapped = get_peft_model(model, placed)
     except ValueError as error:
         raise InputError(
             f"its target modules are not in this base ({error})",
@@ -79,7 +81,9 @@ def adapter_shapes(tuned: Tuned, new: Generation) -> dict[str, tuple[int, ...]]:
             key="target_modules",
             remedy="carry it onto a base of the same family",
         ) from None
-    return {name: tuple(value.shape) for name, value in get_peft_model_state_dict(wrapped).items()}
+    # The embedding matrix of the old base has no business in an adapter: it would overwrite the new one's.
+    found = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    return {name: tuple(value.shape) for name, value in found.items()}
 
 
 def compare_shapes(

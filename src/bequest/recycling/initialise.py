@@ -63,6 +63,6 @@ class Initialise(Recycler):
             console=tuning.console,
         )
         out.mkdir(parents=True, exist_ok=True)
-        save_tuned(training.model, tokenizer, out)
+        save_tuned(training.model, tokenizer, out, base=new.name)
         shutil.rmtree(start, ignore_errors=True)
         return replace(begun, path=out, task=task.name, max_length=length, training=training)

@@ -99,7 +99,7 @@ def opening(lineage: Lineage) -> str:
     what = "A PEFT adapter" if lineage.kind == "adapter" else "A model"
     verb = VERBS.get(lineage.operation.stage, lineage.operation.stage)
     method = f" by `{lineage.operation.method}`" if lineage.operation.method else ""
-    return f"{what}, {verb}{method}{parents_text(lineage.parents)}. Made with [bequest](https://pypi.org/project/bequest/)."
+    return f"{what}, {verb}{method}{parents_text(lineage.parents)}. Made with bequest."
 
 
 def parents_text(parents: list[Parent]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bequest.reports.record import Parent, StageRecord
 
-ROW, LANE, LEFT, RADIUS = 62, 34, 26, 8
+ROW, LANE, LEFT = 62, 28, 26
 CONTINUES = ("pretrain", "grow", "adapt")
 
 

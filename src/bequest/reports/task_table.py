@@ -16,7 +16,6 @@ from bequest.measures.intervals import Interval, interval, paired
 from bequest.reports.record import RunRecord, StageRecord, mapping
 
 HOW = {"own": "own head", "tune": "tuned copy", "linear": "linear probe"}
-METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def score(run: RunRecord, model: str, entry: Mapping[str, Any], found: Mapping[s
         how=HOW.get(how, how),
         base=base.name if base else None,
         stage=stage,
-        accuracy=over_seeds(entry.get("accuracy")),
+        accuracy=over_seeds_or_examples(entry),
         macro_f1=over_seeds(entry.get("macro_f1")),
     )
 
@@ -157,6 +156,14 @@ def values(found: Any) -> list[float]:
     if isinstance(found, int | float):
         return [float(found)]
     return [float(value) for value in found] if isinstance(found, Sequence) and not isinstance(found, str) else []
+
+
+def over_seeds_or_examples(entry: Mapping[str, Any]) -> Interval | None:
+    """Accuracy over seeds; with one seed, over the test examples where it is known which were right."""
+    hits = example_hits(entry.get("correct"))
+    if len(values(entry.get("accuracy"))) == 1 and len(hits) > 1:
+        return interval(hits, over="examples")
+    return over_seeds(entry.get("accuracy"))
 
 
 def over_seeds(found: Any) -> Interval | None:

@@ -46,10 +46,6 @@ def significant(value: float, digits: int = 3) -> str:
     """``digits`` significant digits without an exponent for ordinary sizes."""
     if value == 0:
         return "0"
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    rounded = float(f"{value:.{digits - 1}e}")  # 0.9996 has the decimals of 1.00
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
     return f"{value:.{max(0, decimals)}f}" if decimals < 7 else f"{value:.{digits - 1}e}"
-
-
-def plural(number: int, word: str) -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -13,7 +13,7 @@ from bequest.planning import train_settings
 from bequest.recipe import Adapt
 from bequest.stages import processes
 from bequest.stages.context import Context
-from bequest.stages.language import Learnt, head_for, learn
+from bequest.stages.language import Learnt, head_for, learn, load_checked
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, publish_model
 from bequest.storage import atomic_directory, read_json, write_json
@@ -33,7 +33,7 @@ def run_adapt(context: Context, section: Adapt, life: Life) -> None:
     """
     tokenizer = checkpoints.load_tokenizer(context.directory(section.from_))
     head = head_for(context, section)
-    model = checkpoints.load_model(context.directory(section.from_), head=head)
+    model = load_checked(context.directory(section.from_), head)
     earlier = context.earlier_corpora(section)
     learnt: list[Learnt] = []
     directories = []

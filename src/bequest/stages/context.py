@@ -13,7 +13,6 @@ from bequest.errors import InputError
 from bequest.planning import Plan
 from bequest.recipe import Recipe, Section
 from bequest.stages import processes
-from bequest.stages.display import packing_display
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,9 +64,7 @@ class Context:
     def task(self, name: str) -> Task:
         """A loaded task of the recipe."""
         if name not in self._tasks:
-            from bequest.data.tasks import load_task
-
-            self._tasks[name] = load_task(name, self.recipe.tasks[name], self.recipe.root)
+            self._tasks[name] = open_task(self.recipe, name)
         return self._tasks[name]
 
     def packed(self, name: str, tokenizer: PreTrainedTokenizerBase, block: int) -> PackedCorpus:
@@ -77,8 +74,8 @@ class Context:
 
         key = (name, tokenizer_digest(tokenizer), block)
         if key not in self._packed:
-            with processes.main_first(), packing_display(self.console, name) as progress:
-                packed = pack_corpus(self.corpus(name), tokenizer, block=block, progress=progress)
+            with processes.main_first():
+                packed = pack_corpus(self.corpus(name), tokenizer, block=block, progress=self.console)
             self._packed[key] = packed
         return self._packed[key]
 
@@ -115,6 +112,13 @@ class Context:
         """The licence that the recipe gives a corpus."""
         spec: CorpusSpec = self.recipe.corpora[name]
         return spec.licence
+
+
+def open_task(recipe: Recipe, name: str) -> Task:
+    """A task of a recipe."""
+    from bequest.data.tasks import load_task
+
+    return load_task(name, recipe.tasks[name], recipe.root)
 
 
 def ancestors_corpora(recipe: Recipe, section: Section) -> list[str]:

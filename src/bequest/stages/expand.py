@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from bequest import checkpoints
 from bequest.recipe import Grow
 from bequest.stages import processes
 from bequest.stages.context import Context
+from bequest.stages.language import load_checked
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, publish_model
 
@@ -20,7 +19,7 @@ def run_grow(context: Context, section: Grow, life: Life) -> None:
 
     place = context.directory(section.from_)
     tokenizer = checkpoints.load_tokenizer(place)
-    source = checkpoints.load_model(place)
+    source = load_checked(place)
     plan = plan_growth(source, section.to, [{"name": call.name, **call.options} for call in section.method])
     context.say(f"  {' + '.join(plan.methods)}: {plan.reason}")
     grown = grow_planned(source, plan, seed=section.seed)
@@ -31,6 +30,6 @@ def run_grow(context: Context, section: Grow, life: Life) -> None:
         method="+".join(plan.methods),
         parents=[base_parent(context, section.from_, "base", life.final)],
         maps=plan.record(),
-        measures={"growth": dataclasses.asdict(proof)},
+        measures={"growth": proof.as_json()},
     )
     publish_model(context, life, grown, tokenizer, made)

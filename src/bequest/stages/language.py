@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bequest.anatomy import Anatomy
+from bequest import checkpoints
+from bequest.anatomy import Anatomy, check_model
 from bequest.recipe import Adapt, Pretrain
 from bequest.recipe.sections import Budgeted
 from bequest.stages.context import Context
@@ -30,6 +31,17 @@ class Learnt:
 def head_for(context: Context, section: Pretrain | Adapt) -> str:
     """``causal-lm`` or ``masked-lm``, as the plan decided."""
     return f"{context.plan.stage(section.name).objective}-lm"
+
+
+def load_checked(directory: str | Path, head: str | None = None) -> PreTrainedModel:
+    """Load a model and hold it against its family's table, before anything is written.
+
+    Raises:
+        AnatomyError: a tensor that no line names, a line without a tensor, or a size that disagrees.
+    """
+    model = checkpoints.load_model(directory, head=head)
+    check_model(model)
+    return model
 
 
 def collator_for(section: Budgeted, head: str, tokenizer: PreTrainedTokenizerBase) -> Any:

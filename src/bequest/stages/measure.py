@@ -107,12 +107,12 @@ def say_result(context: Context, model: str, result: dict[str, Any]) -> None:
 
 def remember(directory: Path, found: dict[str, Any], model: str) -> None:
     """Put a model's numbers into its lineage and its card; the long lists stay in ``measures.json``."""
-    from bequest.reports.card import model_card
+    from bequest.reports.card import write_card
 
     short = {
         kind: {name: {key: value for key, value in values.items() if key not in ("blocks", "correct")}
                for name, values in found[kind].get(model, {}).items()}
         for kind in found
     }
-    record = lineage.add_measures(directory, {kind: values for kind, values in short.items() if values})
-    storage.write_text(directory / "README.md", model_card(record))
+    lineage.add_measures(directory, {kind: values for kind, values in short.items() if values})
+    write_card(directory)

@@ -10,7 +10,7 @@ from bequest.planning import train_settings
 from bequest.recipe import Pretrain
 from bequest.stages import processes
 from bequest.stages.context import Context
-from bequest.stages.language import head_for, learn
+from bequest.stages.language import head_for, learn, load_checked
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, publish_model
 
@@ -72,7 +72,7 @@ def stage_tokenizer(context: Context, section: Pretrain, work: Path) -> PreTrain
 def starting_model(context: Context, section: Pretrain, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The model that training starts from: the base, or a fresh one of the planned config."""
     if section.from_ is not None:
-        return checkpoints.load_model(context.directory(section.from_), head=head_for(context, section))
+        return load_checked(context.directory(section.from_), head_for(context, section))
     planned = context.plan.stage(section.name).config
     assert planned is not None
     special = {key: getattr(tokenizer, key) for key in SPECIAL_IDS}
@@ -86,7 +86,7 @@ def make_teacher(context: Context, section: Pretrain, index: int, tokenizer: Pre
     Raises:
         InputError: the teacher's tokenizer differs from the student's.
     """
-    from bequest.anatomy import Anatomy
+    from bequest.anatomy import check_model
     from bequest.inheritance import Inherit, LiveTeacher
     from bequest.inheritance.teacher import check_same_tokens
 
@@ -94,10 +94,9 @@ def make_teacher(context: Context, section: Pretrain, index: int, tokenizer: Pre
     place = context.directory(teacher.model)
     theirs = checkpoints.load_tokenizer(place)
     check_same_tokens(theirs.get_vocab(), tokenizer.get_vocab(), where=context.recipe.source)
-    model = checkpoints.load_model(place, head=head_for(context, section))
-    anatomy = Anatomy(model.config.to_dict(), head_for(context, section))
+    model = load_checked(place, head_for(context, section))
     return Inherit(
-        LiveTeacher(model, anatomy, section.block),
+        LiveTeacher(model, check_model(model), section.block),
         schedule=teacher.schedule,
         until=teacher.until,
         temperature=teacher.temperature,

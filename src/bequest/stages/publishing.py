@@ -66,7 +66,7 @@ def publish_model(
 
 def finish(context: Context, directory: Path, made: Made) -> None:
     """Add what every artefact has besides its weights: metrics, lineage, card."""
-    from bequest.reports.card import model_card
+    from bequest.reports.card import write_card
 
     join_metrics(made, directory / "metrics.jsonl")
     section = made.section
@@ -84,7 +84,7 @@ def finish(context: Context, directory: Path, made: Made) -> None:
         seed=section.seed,
     )
     lineage.write_lineage(directory, record)
-    storage.write_text(directory / "README.md", model_card(record))
+    write_card(directory)
 
 
 def data_uses(context: Context, made: Made) -> list[lineage.DataUse]:

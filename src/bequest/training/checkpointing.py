@@ -55,6 +55,11 @@ def discard(checkpoint: Path) -> None:
     shutil.rmtree(trash, ignore_errors=True)
 
 
+def update_of(checkpoint: Path) -> int:
+    """The number of updates after which a checkpoint was written."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
 def fault(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be resumed, or ``None`` when every file is as its manifest says."""
     manifest = checkpoint / MANIFEST

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bequest.anatomy.anatomy import Anatomy
+from bequest.anatomy import Anatomy
 from bequest.training.divergence import cross_entropy_sum
 from bequest.training.head_positions import find_head, forward_positions
 from bequest.training.loading import PreparedCollator, model_inputs, target_count

@@ -2,8 +2,8 @@
 
 Adam's step does not change when its gradient is scaled by a constant, so a mask on gradients protects nothing; the mask
 has to act on the step itself, which also damps momentum and decoupled weight decay.  Step hooks on the *inner*
-optimizer snapshot and blend with ``torch.lerp``, which is exact at 0 and at 1 and works on DTensors.  Attach after ``prepare``:
-sharding replaces the parameters, and hooks registered earlier would silently do nothing.
+optimizer snapshot and blend with ``torch.lerp``, which is exact at 0 and at 1 and works on DTensors.  Attach after
+``prepare``: sharding replaces the parameters, and hooks registered earlier would silently do nothing.
 """
 
 from __future__ import annotations

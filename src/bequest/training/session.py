@@ -5,8 +5,8 @@ Leaves ``checkpoints/`` and ``metrics.jsonl`` there; running it again with the s
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,21 @@ import transformers
 from rich.console import Console
 from torch import Tensor, nn
 
-from bequest.anatomy.anatomy import Anatomy
-from bequest.errors import InputError, Interrupted, RunError
+from bequest.anatomy import Anatomy
+from bequest.errors import BequestError, InputError, Interrupted, RunError
 from bequest.training.devices import computes_bf16
 from bequest.training.objective import LanguageModelling, Objective, Stage, compose
 from bequest.training.progress import Display
 from bequest.training.settings import BatchPlan, TrainSettings
-from bequest.training.trainer import Trainer, restored_afterwards
+from bequest.training.sharding import gathered
+from bequest.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """What a run trains and is measured on.
 
-    ``train`` is map-style; a sample is what ``collator`` takes and gains ``epoch`` (and ``domain`` 0 where it has none).
+    ``train`` is map-style; a sample is what ``collator`` takes, gains ``epoch``, and ``domain`` 0 if it has none.
     The collator returns tensors: the model's inputs and ``targets`` ([B, T] with -100 where there is none, or [B]).
     """
 
@@ -96,8 +97,8 @@ def train(
     model = composed.prepare(model)
     check_master_weights(model)
     args, plan = training_arguments(settings, directory, samples=len(data.train))
-    with Display(name, plan.updates, console if args.process_index == 0 else None) as display:
-        trainer = Trainer(
+    with plain_afterwards(model), Display(name, plan.updates, console if args.process_index == 0 else None) as display:
+        trainer = build(
             model=model,
             args=args,
             objective=composed,
@@ -111,37 +112,15 @@ def train(
             directory=directory,
             display=display,
         )
-        return run_to_the_end(trainer, Stage(model, directory, plan.updates, plan.tokens_per_update, inherited or {}))
-
-
-def run_to_the_end(trainer: Trainer, stage: Stage) -> TrainResult:
-    """The loop itself, with its failures turned into one line each."""
-    resume = trainer.find_resume()
-    trainer.objective.begin(stage)
-    model = stage.model
-    use_cache_guard = restored_afterwards(model, trainer.accelerator)
-    with use_cache_guard:
-        try:
-            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted after update {trainer.state.global_step} of {trainer.plan.updates}",
-                where=trainer.directory,
-                remedy="run the same command again to resume",
-            ) from None
-        except torch.OutOfMemoryError as error:
-            raise RunError(
-                f"out of memory ({error})",
-                where=trainer.directory,
-                remedy="lower micro_batch_tokens and run the same command again",
-            ) from error
+        stage = Stage(model, directory, plan.updates, plan.tokens_per_update, inherited or {})
+        run_to_the_end(trainer, stage)
     model.eval()
-    state = trainer.objective.end(dataclasses.replace(stage, model=model))
-    meter = trainer.meter
+    state = composed.end(stage)
+    meter = trainer.ledger.meter
     return TrainResult(
-        model=plain_model(trainer, model),
+        model=gathered(model) if trainer.is_fsdp_enabled else model,
         tokens=meter.tokens,
-        updates=trainer.state.global_step,
+        updates=meter.update,
         train_flops=meter.train_flops,
         teacher_flops=meter.teacher_flops,
         wall_seconds=meter.wall_seconds,
@@ -153,20 +132,49 @@ def run_to_the_end(trainer: Trainer, stage: Stage) -> TrainResult:
     )
 
 
-def plain_model(trainer: Trainer, model: nn.Module) -> nn.Module:
-    """The trained model as an ordinary one: a sharded model is gathered into a fresh copy (on every process)."""
-    if not trainer.is_fsdp_enabled:
-        return model
-    from torch.distributed.tensor import DTensor
+def build(**parts: Any) -> Trainer:
+    """The trainer; what transformers finds wrong with the user's arguments is named as such."""
+    try:
+        return Trainer(**parts)
+    except (ValueError, ImportError) as error:
+        if isinstance(error, BequestError):
+            raise
+        raise refused(error) from None
 
-    full = {
-        name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in model.state_dict().items()
-    }
-    # fully_shard makes a class of its own that derives from the model's.
-    kind: Any = next(base for base in type(model).__mro__ if not base.__name__.startswith("FSDP"))
-    fresh: nn.Module = kind(model.config)
-    fresh.load_state_dict(full)
-    return fresh.eval()
+
+def run_to_the_end(trainer: Trainer, stage: Stage) -> None:
+    """Resume or start, then train; what can go wrong is turned into one line."""
+    resume = trainer.find_resume()
+    trainer.objective.begin(stage)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted after update {trainer.state.global_step} of {trainer.plan.updates}",
+            where=trainer.directory,
+            remedy="run the same command again to resume",
+        ) from None
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"out of memory ({error})",
+            where=trainer.directory,
+            remedy="lower micro_batch_tokens and run the same command again",
+        ) from error
+    finally:
+        # accelerate leaves its autocast wrapper on the model's forward.
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+
+
+@contextlib.contextmanager
+def plain_afterwards(model: nn.Module) -> Iterator[None]:
+    """Undo what transformers' trainer leaves in a model's config: ``use_cache = False``."""
+    attributes = vars(model.config)
+    before = {key: attributes[key] for key in ("use_cache",) if key in attributes}
+    try:
+        yield
+    finally:
+        attributes.pop("use_cache", None)
+        attributes.update(before)
 
 
 def check_master_weights(model: nn.Module) -> None:
@@ -196,7 +204,7 @@ def training_arguments(
     passed.setdefault("report_to", "none")
     passed["use_cpu"] = probe.device.type == "cpu"  # transformers wants it said before it computes in bf16 there
     passed.setdefault("dataloader_pin_memory", probe.device.type != "cpu")
-    args = transformers.TrainingArguments(
+    chosen = dict(
         output_dir=str(directory),
         max_steps=plan.updates,
         per_device_train_batch_size=plan.micro_batch,
@@ -219,4 +227,12 @@ def training_arguments(
         average_tokens_across_devices=True,
         **passed,
     )
-    return args, plan
+    try:
+        return transformers.TrainingArguments(**chosen), plan
+    except (ValueError, TypeError, ImportError) as error:
+        raise refused(error) from None
+
+
+def refused(error: Exception) -> InputError:
+    """transformers' own objection to what the user passed through to it."""
+    return InputError(f"transformers refuses these arguments ({error})", key="training", remedy="correct or drop them")

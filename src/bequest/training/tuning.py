@@ -23,6 +23,7 @@ from bequest import checkpoints
 from bequest.anatomy import Anatomy
 from bequest.data.tasks import Task, TaskCollator, encode_task
 from bequest.errors import InputError, did_you_mean
+from bequest.storage import read_json, write_json
 from bequest.training.objective import Classification
 from bequest.training.session import TrainingData, TrainResult, train
 from bequest.training.settings import TrainSettings
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CLASSIFIER = "sequence-classification"
+LOW_RANK = ("lora", "adalora", "loha", "lokr", "vera")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class TuneResult:
         kind: ``adapter`` or ``full``.
         labels: the label map, in order of class ids.
         task: the task's name.
+        base: the base's name, for an adapter's config.
         max_length: tokens of an example.
         training: what the training took.
     """
@@ -53,6 +56,7 @@ class TuneResult:
     kind: Literal["adapter", "full"]
     labels: tuple[str, ...]
     task: str
+    base: str
     max_length: int
     training: TrainResult
 
@@ -62,7 +66,7 @@ class TuneResult:
         Raises:
             RunError: the disk is full.
         """
-        save_tuned(self.model, self.tokenizer, directory)
+        save_tuned(self.model, self.tokenizer, directory, base=self.base)
 
     def parameters(self) -> dict[str, Any]:
         """What the lineage's operation must say about tuned weights, so that they can be read back."""
@@ -102,9 +106,9 @@ def tune(
     kind: Literal["adapter", "full"] = "full"
     live: Any = model
     if adapter is not None:
-        kind, live = "adapter", add_adapter(model, adapter, head_modules(model, base), seed=seed, name=base_name(base))
+        kind, live = "adapter", add_adapter(model, adapter, head_modules(model, base), seed=seed)
     result = fit(live, tokenizer, task, task.labels, settings, directory, max_length=max_length, console=console)
-    return TuneResult(result.model, tokenizer, kind, tuple(task.labels), task.name, max_length, result)
+    return TuneResult(result.model, tokenizer, kind, tuple(task.labels), task.name, base_name(base), max_length, result)
 
 
 def fit(
@@ -164,9 +168,7 @@ def padded(tokenizer: PreTrainedTokenizerBase, where: object) -> PreTrainedToken
     return tokenizer
 
 
-def add_adapter(
-    model: Any, adapter: Mapping[str, Any], head: Sequence[str], *, seed: int, name: str | None = None
-) -> Any:
+def add_adapter(model: Any, adapter: Mapping[str, Any], head: Sequence[str], *, seed: int) -> Any:
     """Put a fresh PEFT adapter on a classifier.
 
     Args:
@@ -174,7 +176,6 @@ def add_adapter(
         adapter: ``type`` and fields of its PEFT config.
         head: modules to train and save beside the adapter.
         seed: draws the adapter.
-        name: what the adapter's config calls its base; never a path of this machine.
 
     Raises:
         InputError: an unknown type or field, or modules that the model does not have; the key is named.
@@ -191,6 +192,8 @@ def add_adapter(
     for key in fields:
         if key not in allowed:
             raise InputError(f"{kind} has no such field", key=f"adapter.{key}", remedy=did_you_mean(key, allowed))
+    if fields.get("target_modules") is None and kind.lower() in LOW_RANK:
+        fields["target_modules"] = attention_projections(model)
     if "modules_to_save" in allowed:
         fields["modules_to_save"] = sorted({*head, *(fields.get("modules_to_save") or ())})
     try:
@@ -201,8 +204,8 @@ def add_adapter(
         raise InputError(
             f"PEFT refuses this adapter ({error})", key="adapter", remedy="name target_modules that this family has"
         ) from None
-    if name is not None:
-        wrapped.peft_config["default"].base_model_name_or_path = name
+    # Saving compares vocabularies with what this name leads to, on the Hub if need be; save_tuned writes it instead.
+    wrapped.peft_config["default"].base_model_name_or_path = None
     return wrapped
 
 
@@ -221,6 +224,18 @@ class seeded:  # noqa: N801  # reads as a verb: "with seeded(3)"
         random.setstate(self.state)
 
 
+def attention_projections(model: Any) -> list[str]:
+    """The query and value projections of a classifier's family, by the last part of their names: LoRA's usual targets.
+
+    PEFT's own table of defaults lacks families (DistilBERT); a module that makes queries, keys and values counts once.
+    """
+    anatomy = Anatomy({**model.config.to_dict(), "architectures": None}, CLASSIFIER)
+    modules = set(dict(model.named_modules()))
+    owners = [use.tensor.rpartition(".")[0] for axis in ("q", "kv") for use in anatomy.writers(axis, 0) if use.dim <= 1]
+    found = [owner.rpartition(".")[2] for owner in owners if owner in modules]
+    return sorted({name for name in found if not name.startswith(("k_", "key")) and "norm" not in name})
+
+
 def head_modules(model: Any, base: str | Path) -> list[str]:
     """The modules of a classifier that its base does not have: the head, and a pooler that the base's files lack.
 
@@ -235,15 +250,24 @@ def head_modules(model: Any, base: str | Path) -> list[str]:
     return sorted(tops | fresh)
 
 
-def save_tuned(model: Any, tokenizer: Any, directory: str | Path) -> None:
+def save_tuned(model: Any, tokenizer: Any, directory: str | Path, *, base: str | None = None) -> None:
     """Write a tuned model: an adapter as a PEFT directory, a whole model in fp32; and its tokenizer.
 
     Small differences from the base do not survive 16-bit files, so tuned weights stay in fp32.
+
+    Args:
+        model: a ``PeftModel`` or a classifier.
+        tokenizer: saved beside it.
+        directory: written into directly.
+        base: what an adapter's config calls its base; never a path of this machine.
     """
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
+        model.peft_config["default"].base_model_name_or_path = None
         checkpoints.save_adapter(model, directory)
+        config = Path(directory) / "adapter_config.json"
+        write_json(config, {**read_json(config), "base_model_name_or_path": base})
     else:
         checkpoints.save_model(model, directory)
     checkpoints.save_tokenizer(tokenizer, directory)

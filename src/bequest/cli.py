@@ -1,0 +1,132 @@
+"""The command line: ``bequest COMMAND``.
+
+Starts fast: nothing heavy is imported before a command needs it.  Whatever goes wrong ends in one line on standard
+error and an exit code: 0 fine, 2 bad input, 3 failure while running, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from bequest import __version__
+from bequest.commands import handling, looking, making
+from bequest.errors import BequestError, did_you_mean
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": making.demo,
+    "new": making.new,
+    "list": looking.list_,
+    "plan": making.plan,
+    "run": making.run,
+    "inspect": looking.inspect,
+    "grow": handling.grow,
+    "adopt": handling.adopt,
+    "carry": handling.carry,
+    "tree": looking.tree,
+    "report": making.report,
+}
+BAD_INPUT, FAILED, INTERRUPTED = 2, 3, 130
+AGAIN = "interrupted; run the same command again to resume"
+# typer carries its own copy of click in some versions and imports click in others; both name this class so.
+USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="bequest",
+    help="Hand down what one language model has learnt to the next: grow, inherit, adapt, recycle.",
+    epilog="Start with: bequest demo, or bequest new recipe.yaml",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    if version:
+        typer.echo(f"bequest {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: run a command and leave with its exit code."""
+    code = call(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (``head``, ``less``) has left; Python must not complain about it while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def call(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code.  No exception leaves, except with BEQUEST_DEBUG=1 in the environment."""
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, prog_name="bequest", standalone_mode=False)
+        if code == INTERRUPTED:  # typer takes a Ctrl-C for itself
+            return _fail(AGAIN, INTERRUPTED)
+        return code if isinstance(code, int) else 0
+    except BequestError as error:
+        return _fail(error.line(), error.exit_code, error)
+    except USAGE_ERROR as error:
+        return _fail(_usage(error), BAD_INPUT, error)
+    except BrokenPipeError:
+        return 0
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _fail(AGAIN, INTERRUPTED, error)
+    except MemoryError as error:
+        return _fail(f"memory ran out ({error}); lower micro_batch_tokens or batch", FAILED, error)
+    except OSError as error:
+        return _fail(*_disk(error), error)
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            return _fail("the device's memory ran out; lower micro_batch_tokens or batch", FAILED, error)
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return _fail(f"{text}; this is a bug in bequest: BEQUEST_DEBUG=1 shows where", FAILED, error)
+
+
+def _fail(line: str, code: int, error: BaseException | None = None) -> int:
+    """One line on standard error."""
+    if error is not None and os.environ.get("BEQUEST_DEBUG"):
+        traceback.print_exception(error)
+    head = "\033[1;31mbequest:\033[0m" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else "bequest:"
+    sys.stderr.write(f"{head} {line}\n")
+    return code
+
+
+def _usage(error: Exception) -> str:
+    """A wrong command line as one line with its remedy."""
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "bequest"
+    message = message[:1].lower() + message[1:]
+    words = message.split("'")
+    if message.startswith("no such command") and len(words) > 1:
+        return f"no such command {words[1]!r}; {did_you_mean(words[1], COMMANDS)}"
+    return f"{message.rstrip('.')}; see {path} --help"
+
+
+def _disk(error: OSError) -> tuple[str, int]:
+    """An error of the operating system: a full disk fails a run, a path that cannot be used is bad input."""
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return f"{place}the disk is full or a file-size limit was met; free some space and run it again", FAILED
+    return f"{place}{(error.strerror or str(error)).lower()}; check the path and its permissions", BAD_INPUT
+
+
+if __name__ == "__main__":
+    main()
