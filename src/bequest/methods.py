@@ -9,16 +9,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from bequest.errors import InputError, did_you_mean
 
-Kind = TypeVar("Kind")
-
-
 def make_method(
-    registry: Mapping[str, str | type], name: str, options: Mapping[str, Any], *, kind: type[Kind], verb: str
-) -> Kind:
+    registry: Mapping[str, str | type], name: str, options: Mapping[str, Any], *, kind: type, verb: str
+) -> Any:
     """The method of that name with those options.
 
     Args:
@@ -39,10 +36,9 @@ def make_method(
         if option not in fields:
             raise InputError(f"{name} has no option {option!r}", key="method", remedy=did_you_mean(option, fields))
     try:
-        made: Kind = found(**options)
+        return found(**options)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: {error}", key="method") from None
-    return made
 
 
 def named_class(registry: Mapping[str, str | type], name: str, *, verb: str) -> type:

@@ -223,6 +223,30 @@ def test_tree_of_one_and_of_many(run: Run, tiny: Path, tmp_path: Path) -> None:
     assert len(json.loads(run("tree", "run", "--json"))["generations"]) == 3
 
 
+def test_a_plan_reads_models_from_outside(run: Run, tiny: Path, tmp_path: Path) -> None:
+    tuned = adapter(tiny, tmp_path / "adapter")
+    run("adopt", tuned, "--base", tiny)
+    checkpoints.save_model(checkpoints.load_model(tiny), tmp_path / "newer")
+    checkpoints.save_tokenizer(checkpoints.load_tokenizer(tiny), tmp_path / "newer")
+    Path("r.yaml").write_text(
+        "name: outside\nstages:\n"
+        "  - recycle: {name: carried, tuned: adapter, onto: newer}\n"
+        "  - grow: {name: big, from: newer, to: {hidden_size: 64}}\n"
+    )
+    stages = json.loads(run("plan", "r.yaml", "--json"))["stages"]
+    assert stages[0]["trainable"] == 2 * 2 * (32 + 32 + 32 + 32) and stages[1]["exact"] is True
+    for override, text in (
+        ("stages.carried.tuned=newer", "newer holds a base model, and tuned weights must stand here"),
+        ("stages.carried.onto=adapter", "adapter holds tuned weights, and a base model must stand here"),
+        ("stages.big.from=adapter", "adapter holds tuned weights"),
+        ("stages.carried.onto=big", "stage 'big' comes later"),
+    ):
+        line = run("plan", "r.yaml", override, code=2)
+        assert text in line and line.count("\n") == 1
+    (tmp_path / "newer" / "tokenizer.json").unlink()
+    assert "holds no tokenizer" in run("plan", "r.yaml", code=2)
+
+
 # -- the frame --------------------------------------------------------------------------------------------------------
 
 

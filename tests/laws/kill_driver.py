@@ -1,15 +1,22 @@
 """Runs `bequest run RECIPE` and kills it with SIGKILL at its N-th durable step.
 
-    python kill_driver.py N RECIPE OUT      N = 0: do not kill, print the number of steps at the end
+    python kill_driver.py prepare DIR           the recipe and the made-up text of the kill laws
+    python kill_driver.py run N RECIPE OUT      N = 0: do not kill; prints the number of durable steps at the end
+    python kill_driver.py digest OUT            what a finished run's stages hold, as JSON
 
 A durable step is anything that changes what is on the disk below OUT or the cache: a file opened for writing, a rename,
 a removal, a directory made.  They are counted by an audit hook, so the program under test carries no hook of its own, and
-"between every two files of a checkpoint", "during packing", "the final save" and "a stage's rename" are all steps.
+"between every two files of a checkpoint", "during packing", "the final save" and "a stage's rename" are all steps.  Writers outside Python (torch, safetensors) and
+flushes are wrapped from outside, so that a kill falls before and after each of them too.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import random
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -30,7 +37,7 @@ class Killer:
             path = os.fsdecode(path)
         if not isinstance(path, str | os.PathLike):
             return False
-        full = os.path.abspath(os.fspath(path))
+        full = os.path.abspath(os.fspath(path))  # noqa: PTH100  # pathlib itself would raise audit events
         return any(full == root or full.startswith(root + os.sep) for root in self.watched)
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -45,18 +52,55 @@ class Killer:
                 return
         else:
             return
+        self.step(f"{event} {arguments[0]}")
+
+    def step(self, what: str) -> None:
+        """Count one step; at the chosen one, die."""
         self.steps += 1
         if self.steps == self.at:
-            print(f"killed at step {self.steps}: {event} {arguments[0]}", file=sys.stderr, flush=True)
+            print(f"killed at step {self.steps}: {what}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def count_writers(self) -> None:
+        """Count the writers that are not Python's own and raise no audit event: before and after each file they write."""
+        import safetensors.torch
+        import torch
 
-def main() -> None:
+        for module, name in ((torch, "save"), (safetensors.torch, "save_file"), (os, "fsync")):
+            setattr(module, name, self.counted(getattr(module, name), name))
+
+    def counted(self, write: Any, name: str) -> Any:
+        """``write`` with a step before and after."""
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            self.step(f"before {name}")
+            result = write(*arguments, **options)
+            self.step(f"after {name}")
+            return result
+
+        return wrapped
+
+
+def prepare(directory: Path) -> None:
+    """Write the recipe, two small made-up corpora and a task; the same every time."""
+    directory.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(5)
+    words = ["alpha", "beta", "gamma", "delta", "and", "of", "the", "river", "stone", "bird", "seven", "runs", "falls"]
+    for name, count in (("text.jsonl", 120), ("more.jsonl", 90)):
+        texts = [" ".join(draw.choices(words, k=draw.randint(8, 20))) + f" {number}." for number in range(count)]
+        (directory / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    for name, count in (("train.jsonl", 40), ("test.jsonl", 16)):
+        rows = [{"text": " ".join(draw.choices(words, k=9)) + f" {name} {i}", "label": "ab"[i % 2]} for i in range(count)]
+        (directory / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copyfile(Path(__file__).with_name("kill_recipe.yaml"), directory / "recipe.yaml")
+
+
+def run(at: int, recipe: str, out: str) -> None:
     """Install the hook, then do what the command line does."""
-    at, recipe, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    roots = [os.path.abspath(out), os.path.abspath(os.environ["BEQUEST_CACHE"])]
+    roots = [str(Path(out).absolute()), str(Path(os.environ["BEQUEST_CACHE"]).absolute())]
     killer = Killer(at, roots)
     sys.addaudithook(killer)
+    killer.count_writers()
     from bequest.cli import main as command_line
 
     sys.argv = ["bequest", "run", recipe, "--out", out]
@@ -65,10 +109,27 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code not in (None, 0):
             raise
-    if not Path(out).is_dir():
-        raise SystemExit("the run made nothing")
     print(f"steps {killer.steps}")
 
 
+def digest(out: Path) -> dict[str, str]:
+    """SHA-256 of every weights file, tokenizer and label-bearing config of a finished run, and what was left behind."""
+    found = {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for pattern in ("*.safetensors", "tokenizer.json")
+        for path in sorted(out.glob(f"*/{pattern}"))
+    }
+    left = [path.name for path in out.iterdir() if path.name.endswith((".work", ".partial", ".old"))]
+    return {**found, "left behind": ", ".join(sorted(left))}
+
+
 if __name__ == "__main__":
-    main()
+    match sys.argv[1:]:
+        case ["prepare", directory]:
+            prepare(Path(directory))
+        case ["run", number, recipe, out]:
+            run(int(number), recipe, out)
+        case ["digest", out]:
+            print(json.dumps(digest(Path(out)), indent=1))
+        case _:
+            raise SystemExit(__doc__)

@@ -172,6 +172,9 @@ def test_bad_input_is_one_line(
 
 
 def test_specs_refuse_what_makes_no_sense() -> None:
+    assert CorpusSpec(demo="python").held_out == 0.05
+    assert CorpusSpec(demo="python", held_out=0.1).held_out == 0.1
+    assert CorpusSpec(files="a").held_out == 0.02
     for bad in ({}, {"files": "a", "demo": "python"}, {"files": "a", "held_out": 0.0}, {"files": "a", "fiels": "b"}):
         with pytest.raises(ValidationError):
             CorpusSpec(**bad)

@@ -76,7 +76,7 @@ def test_a_plan_is_the_same_from_config_directory_and_model(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("to", "method", "said"),
     [
-        ({"hidden_size": 64}, "fpy", "method: no growth method 'fpy'; did you mean 'fpi'"),
+        ({"hidden_size": 64}, "fpy", "method: no grow method 'fpy'; did you mean 'fpi'"),
         ({"hidden_size": 64}, "stack", r"0 of the methods named \(stack\) grow the width"),
         ({"num_hidden_layers": 4}, "fpi", r"0 of the methods named \(fpi\) grow the depth"),
         ({"hidden_size": 64}, ["fpi", "fpi"], "2 of the methods named"),

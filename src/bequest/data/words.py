@@ -36,7 +36,8 @@ class WordTable:
         else:
             texts = _plain_tokens(tokens, json.dumps(rules.get("pre_tokenizer")) + json.dumps(rules.get("decoder")))
             self.continues[:] = [bool(text) and text[0].isalnum() for text in texts]
-            self.continuable[:] = [bool(text) and text[-1].isalnum() for text in texts]
+            # A space that is a token by itself belongs to the word that follows.
+            self.continuable[:] = [bool(text) and (text[-1].isalnum() or text == " ") for text in texts]
         special = list(tokenizer.all_special_ids)
         self.continues[special] = self.continuable[special] = False
 

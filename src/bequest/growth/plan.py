@@ -12,6 +12,7 @@ from bequest.anatomy.maps import Maps, origin_of
 from bequest.checkpoints import load_config
 from bequest.errors import InputError
 from bequest.growth.method import Direction, Growth, Verdict
+from bequest.methods import make_method
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -152,9 +153,11 @@ def method_named(wanted: str | Mapping[str, Any]) -> tuple[str, Growth]:
     Raises:
         InputError: there is no such method, or it has no such field.
     """
+    from bequest.growth import METHODS  # the registry stands in the package, which imports this module
+
     options = dict(wanted) if isinstance(wanted, Mapping) else {"name": wanted}
     name = str(options.pop("name", ""))
-    return name, make_method(METHODS, name, options, kind=Growth, verb="grow")  # type: ignore[type-abstract]
+    return name, make_method(METHODS, name, options, kind=Growth, verb="grow")
 
 
 def _directions(source: Anatomy, target: Anatomy) -> frozenset[Direction]:

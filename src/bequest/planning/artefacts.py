@@ -16,7 +16,7 @@ from bequest import checkpoints, lineage, storage
 from bequest.anatomy import Anatomy, anatomy_of, head_of
 from bequest.errors import InputError
 from bequest.recipe.references import key_of, locate
-from bequest.recipe.sections import Recipe, Reference, Section
+from bequest.recipe.sections import Measure, Recipe, Reference, Section
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,21 @@ class Known:
             return self.stages[reference.target]
         where = locate(self.recipe, reference.target)
         with complaint(self.recipe, stage, reference.key):
-            if isinstance(where, Path) and checkpoints.is_adapter(where):
-                return self._adapter(where, reference.target)
-            config = checkpoints.load_config(where)  # type: ignore[arg-type]
-            anatomy_of(config)
-            tuned = head_of(config) == "sequence-classification"
-            return Artefact(reference.target, config, tokenizer_signature(where), tuned=tuned)
+            found = self._outside(where, reference.target)
+            wanted = "tuned weights" if reference.role == "tuned" else "a base model"
+            if not isinstance(stage, Measure) and found.tuned != (reference.role == "tuned"):
+                has = "tuned weights" if found.tuned else "a base model"
+                raise InputError(f"{reference.target} holds {has}, and {wanted} must stand here")
+            return found
+
+    def _outside(self, where: Any, name: str) -> Artefact:
+        """What lies in a directory or behind a Hub id."""
+        if isinstance(where, Path) and checkpoints.is_adapter(where):
+            return self._adapter(where, name)
+        config = checkpoints.load_config(where)
+        anatomy_of(config)
+        tuned = head_of(config) == "sequence-classification"
+        return Artefact(name, config, tokenizer_signature(where), tuned=tuned)
 
     def _adapter(self, where: Path, name: str) -> Artefact:
         """An outside adapter; its base is the one its lineage names, else the one that PEFT wrote down."""

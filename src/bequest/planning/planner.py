@@ -105,7 +105,7 @@ def _same_tokenizer(recipe: Recipe, section: Section, reference: Reference, mine
     if mine.tokenizer != other.tokenizer:
         fresh = isinstance(section, Pretrain) and section.model is not None
         raise InputError(
-            f"the tokenizer of {reference.target} differs from the one of {section.name}",
+            f"the tokenizer of {reference.target} differs from the one of {mine.name}",
             where=recipe.source,
             key=key_of(section, reference.key),
             remedy=f"use {key_of(section, 'tokenizer')}={reference.target}" if fresh else "choose one that shares it",

@@ -160,21 +160,23 @@ def run_to_the_end(trainer: Trainer, stage: Stage) -> None:
             where=trainer.directory,
             remedy="lower micro_batch_tokens and run the same command again",
         ) from error
-    finally:
-        # accelerate leaves its autocast wrapper on the model's forward.
-        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 
 
 @contextlib.contextmanager
 def plain_afterwards(model: nn.Module) -> Iterator[None]:
-    """Undo what transformers' trainer leaves in a model's config: ``use_cache = False``."""
-    attributes = vars(model.config)
-    before = {key: attributes[key] for key in ("use_cache",) if key in attributes}
+    """Undo what the loop leaves on a model: ``config.use_cache = False`` and the autocast wrapper on ``forward``.
+
+    accelerate's own ``unwrap_model`` would also take transformers' decorators off the forward, so it is not used.
+    """
+    places = [(vars(model.config), ("use_cache",)), (vars(model), ("forward", "_original_forward"))]
+    before = [{key: values[key] for key in keys if key in values} for values, keys in places]
     try:
         yield
     finally:
-        attributes.pop("use_cache", None)
-        attributes.update(before)
+        for (values, keys), old in zip(places, before, strict=True):
+            for key in keys:
+                values.pop(key, None)
+            values.update(old)
 
 
 def check_master_weights(model: nn.Module) -> None:
