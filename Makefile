@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)   ## a model's whole life on the embedded corpora, in minutes (OUT=runs/demo)
-	$(BIN)/bequest demo "$(or $(OUT),runs/demo)"
+	$(BIN)/bequest demo --out "$(or $(OUT),runs/demo)"
 
 test: $(READY)   ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

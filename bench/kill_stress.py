@@ -2,8 +2,8 @@
 
     python bench/kill_stress.py [--kills 32] [--timed 8] [--seed 0]
 
-Each trial starts with an empty run directory and an empty cache, is killed once (at a durable step spread evenly over the
-run, or at a random time), and is then run to its end.  Exit code 1 if any trial ends with other weights.
+Each trial starts with an empty run directory and an empty cache, is killed once (at a durable step spread evenly over
+the run, or at a random time), and is then run to its end.  Exit code 1 if any trial ends with other weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def environment(cache: Path) -> dict[str, str]:
     return {**os.environ, "BEQUEST_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def drive(place: Path, cache: Path, *arguments: object, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+def drive(
+    place: Path, cache: Path, *arguments: object, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
     """One process of the driver; ``timeout`` kills it with SIGKILL."""
     command = [sys.executable, str(DRIVER), *map(str, arguments)]
     process = subprocess.Popen(

@@ -14,4 +14,6 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["BEQUEST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    # One cache for all workers of a session: packing holds locks, so they build each corpus once.
+    base = tmp_path_factory.getbasetemp()
+    os.environ["BEQUEST_CACHE"] = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache")

@@ -13,6 +13,7 @@ from typing import Any
 
 from bequest.errors import InputError, did_you_mean
 
+
 def make_method(
     registry: Mapping[str, str | type], name: str, options: Mapping[str, Any], *, kind: type, verb: str
 ) -> Any:

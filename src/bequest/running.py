@@ -1,7 +1,7 @@
 """Plan -> generations.  Reads as a table of contents: open the run, then each stage in turn, then the report.
 
 Run one small: ``bequest new --template minimal > recipe.yaml && bequest run recipe.yaml --out runs/x``.
-Running the same command again resumes: finished stages are skipped, an interrupted one goes on where it was, bit for bit.
+Running the same command again resumes: finished stages are skipped, an interrupted one goes on bit for bit.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ RUN_FILE = "run.json"
 class RunReport:
     """What a run left behind.
 
-    ``out`` is the run directory, ``report`` the path of its ``report.html``; ``ran`` and ``skipped`` name the stages that
-    were done now and those that stood already; ``seconds`` is the wall time of this call.
+    ``out`` is the run directory, ``report`` the path of its ``report.html``; ``ran`` and ``skipped`` name the stages
+    that were done now and those that stood already; ``seconds`` is the wall time of this call.
     """
 
     out: Path
@@ -166,7 +166,7 @@ def _check_directory(directory: Path, recipe: Recipe) -> None:
 
 
 def record_run(recipe: Recipe, out: Path, summary: Sequence[str] = ()) -> None:
-    """Write ``run.json`` and the recipe as it was given beside the stages; an earlier summary stays unless one is given."""
+    """Write ``run.json`` and the recipe as given beside the stages; an earlier summary stays unless one is given."""
     if not processes.is_main():
         return
     stages: list[Mapping[str, object]] = [

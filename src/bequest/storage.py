@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bequest.errors import InputError, RunError
+from bequest.errors import BequestError, InputError, RunError
 
 PARTIAL = ".partial"
 
@@ -49,7 +49,7 @@ def sync_tree(directory: Path) -> None:
 
 def replace(source: Path, target: Path) -> None:
     """Rename ``source`` to ``target`` (which may be an existing file) and make the rename durable."""
-    os.replace(source, target)
+    source.replace(target)
     sync_file(target.parent)
 
 
@@ -123,12 +123,12 @@ def atomic_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def swap_directory(new: Path, target: Path) -> None:
-    """Rename the directory ``new`` to ``target``; an existing ``target`` is moved aside first and removed afterwards."""
+    """Rename the directory ``new`` to ``target``; an existing one is moved aside first and removed afterwards."""
     old = target.with_name(f".{target.name}.old")
     if old.exists():
         shutil.rmtree(old)
     if target.exists():
-        os.replace(target, old)
+        target.replace(old)
     replace(new, target)
     if old.exists():
         shutil.rmtree(old)
@@ -139,6 +139,8 @@ def disk_errors(where: Path) -> Iterator[None]:
     """Turn "no space left" and "file too large" into a one-line RunError that names the place."""
     try:
         yield
+    except BequestError:
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise disk_full(where, error) from error

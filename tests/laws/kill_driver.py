@@ -4,10 +4,11 @@
     python kill_driver.py run N RECIPE OUT      N = 0: do not kill; prints the number of durable steps at the end
     python kill_driver.py digest OUT            what a finished run's stages hold, as JSON
 
-A durable step is anything that changes what is on the disk below OUT or the cache: a file opened for writing, a rename,
-a removal, a directory made.  They are counted by an audit hook, so the program under test carries no hook of its own, and
-"between every two files of a checkpoint", "during packing", "the final save" and "a stage's rename" are all steps.  Writers outside Python (torch, safetensors) and
-flushes are wrapped from outside, so that a kill falls before and after each of them too.
+A durable step is anything that changes what is on the disk below OUT or the cache: a file opened for writing, a
+rename, a removal, a directory made.  They are counted by an audit hook, so the program under test carries no hook, and
+"between every two files of a checkpoint", "during packing", "the final save" and "a stage's rename" are all steps.
+Writers outside Python (torch, safetensors) and flushes are wrapped from outside, so that a kill falls before and after
+each of them too.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def count_writers(self) -> None:
-        """Count the writers that are not Python's own and raise no audit event: before and after each file they write."""
+        """Count the writers that are not Python's own and raise no audit event: before and after each file."""
         import safetensors.torch
         import torch
 
@@ -90,7 +91,8 @@ def prepare(directory: Path) -> None:
         texts = [" ".join(draw.choices(words, k=draw.randint(8, 20))) + f" {number}." for number in range(count)]
         (directory / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     for name, count in (("train.jsonl", 40), ("test.jsonl", 16)):
-        rows = [{"text": " ".join(draw.choices(words, k=9)) + f" {name} {i}", "label": "ab"[i % 2]} for i in range(count)]
+        texts = [" ".join(draw.choices(words, k=9)) + f" {name} {number}" for number in range(count)]
+        rows = [{"text": text, "label": "ab"[number % 2]} for number, text in enumerate(texts)]
         (directory / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     shutil.copyfile(Path(__file__).with_name("kill_recipe.yaml"), directory / "recipe.yaml")
 

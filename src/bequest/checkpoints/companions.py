@@ -55,7 +55,6 @@ def load_adapter(model: PreTrainedModel, path: str | Path, *, trainable: bool = 
     Raises:
         InputError: no adapter there, or one that does not fit the model; the tensor is named.
     """
-    import torch
     from peft import PeftModel
 
     if not is_adapter(path):

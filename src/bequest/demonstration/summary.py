@@ -1,7 +1,7 @@
 """What the demo showed: one line per effect, each with its size, its control and its interval.
 
-Every difference is paired: over the same held-out blocks, or over the same test examples.  So an interval speaks of the
-text; there is one training seed, and every line's heading says so.  A difference whose interval covers zero is "no effect
+Every difference is paired: over the same held-out blocks, or over the same test examples.  So an interval speaks of
+the text; there is one training seed, and the heading says so.  A difference whose interval covers zero is "no effect
 seen".
 """
 
@@ -62,7 +62,9 @@ def summarise(out: Path, task: Task) -> list[str]:
 def learning(evidence: Evidence) -> str:
     """The small model against word counts."""
     gain = interval([loss - evidence.unigram() for loss in evidence.blocks("small")], over="blocks")
-    return effect_line("pretrain: loss of the small model", gain, control="the unigram entropy", unit="nats", better="lower")
+    return effect_line(
+        "pretrain: loss of the small model", gain, control="the unigram entropy", unit="nats", better="lower"
+    )
 
 
 def growing(evidence: Evidence) -> str:

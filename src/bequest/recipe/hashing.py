@@ -29,8 +29,9 @@ def stage_hash(section: Section, parent_ids: Sequence[str], data_fingerprints: M
     if len(parent_ids) != len(references):
         raise ValueError(f"{len(references)} parent ids are needed, one per reference, not {len(parent_ids)}")
     value = section.model_dump(mode="json", by_alias=True, exclude={"name"})
-    for index, reference in enumerate(references):
-        _put(value, reference.key, f"parent {index}")
+    if section.makes != "measures":  # what is measured is told by name, so there the names are part of the result
+        for index, reference in enumerate(references):
+            _put(value, reference.key, f"parent {index}")
     return storage.value_digest(
         {
             "schema": SCHEMA_VERSION,

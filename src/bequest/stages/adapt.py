@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 def run_adapt(context: Context, section: Adapt, life: Life) -> None:
     """Train through the domains in order and publish the last model.
 
-    A finished domain is kept in the working directory (its model, and what the loop said of it), so that a resumed stage
-    goes on with the domain it was in.
+    A finished domain is kept in the working directory (its model, and what the loop said of it), so that a resumed
+    stage goes on with the domain it was in.
     """
     tokenizer = checkpoints.load_tokenizer(context.directory(section.from_))
     head = head_for(context, section)

@@ -1,4 +1,4 @@
-"""What the stages that train a language model share: the objective's kind, packed data, settings, one call of the loop."""
+"""What the stages that train a language model share: the objective's kind, packed data, one call of the loop."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def learn(
     objective = compose(methods)
 
     def sources(parts: Mapping[str, float]) -> list[Source]:
-        return [Source(name, context.packed(name, tokenizer, section.block).train, share) for name, share in parts.items()]
+        packed = {name: context.packed(name, tokenizer, section.block) for name in parts}
+        return [Source(name, packed[name].train, share) for name, share in parts.items()]
 
     mixed = list(objective.mixture(sources(shares), sources(dict.fromkeys(earlier, 1.0))))
     mixture = Mixture([(source.blocks, source.share) for source in mixed], seed=settings.seed)
@@ -112,8 +113,8 @@ def describe(context: Context, mixed: Sequence[Source], tokenizer: PreTrainedTok
         statistics = context.packed(source.name, tokenizer, block).statistics
         context.say(
             f"  {source.name}: {source.share:.1%} of the tokens; {statistics.train_tokens:,} tokens to train on, "
-            f"{statistics.held_out_tokens:,} held out ({statistics.overlap_13gram:.1%} of their 13-grams are in training), "
-            f"unigram entropy {statistics.unigram_entropy_nats:.3f} nats"
+            f"{statistics.held_out_tokens:,} held out ({statistics.overlap_13gram:.1%} of their 13-grams are in "
+            f"training), unigram entropy {statistics.unigram_entropy_nats:.3f} nats"
         )
 
 

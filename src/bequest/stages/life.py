@@ -1,9 +1,9 @@
 """The life of one stage's directory: skipped, worked on, published.
 
 ``<out>/<stage>/`` is a finished stage: it holds ``stage.json`` with the stage's hash and appears by one rename.
-``<out>/.<stage>.work/`` holds what an interrupted stage resumes from (checkpoints, a trained tokenizer, a domain already
-learnt); it belongs to one hash, is discarded when the hash changed, and is removed once the stage is published.  So a
-process killed at any moment leaves a run that the same command completes.
+``<out>/.<stage>.work/`` holds what an interrupted stage resumes from (checkpoints, a trained tokenizer, a domain
+already learnt); it belongs to one hash, is discarded when the hash changed, and is removed once the stage is published.
+So a process killed at any moment leaves a run that the same command completes.
 """
 
 from __future__ import annotations
