@@ -1,7 +1,8 @@
 """Training throughput: bequest against plain ``transformers.Trainer`` on the same packed data and precision.
 
     python bench/throughput.py            # the whole table, a few minutes
-    python bench/throughput.py --quick    # vocabulary 8k only, fewer rounds
+    python bench/throughput.py --quick    # vocabulary 8k and block 128 only, fewer rounds
+    python bench/throughput.py --busy     # on a machine that others use: one thread, its CPU time instead of the wall's
 
 Four layers of width 256, 32 blocks of 128 tokens (8 of 512), one update per batch (accumulation 1), one process.  The
 two sides take turns, a few updates at a time; a side's rate is from the median of its update times, its first update of
@@ -12,6 +13,7 @@ vocabulary; the causal LM has a target everywhere and must merely not be slower.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import statistics
@@ -26,6 +28,7 @@ import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, models
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from bequest.anatomy import Anatomy, complete_config
 from bequest.data.blocks import block_digest
@@ -118,22 +121,22 @@ def model_of(config: dict[str, Any]) -> transformers.PreTrainedModel:
     return kind(transformers.AutoConfig.for_model(**config))
 
 
-class Clock(transformers.TrainerCallback):
-    """The time of every update."""
+class Clock:
+    """The times between the optimizer steps of whatever trains while it is open; the same for both sides."""
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.last = 0.0
+    read: Callable[[], float] = staticmethod(time.perf_counter)
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Start."""
-        self.last = time.perf_counter()
+    def __enter__(self) -> Clock:
+        self.marks: list[float] = []
+        self.handle = register_optimizer_step_post_hook(lambda *_: self.marks.append(Clock.read()))
+        return self
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Stop and start again."""
-        now = time.perf_counter()
-        self.times.append(now - self.last)
-        self.last = now
+    def __exit__(self, *_: Any) -> None:
+        self.handle.remove()
+
+    def times(self) -> list[float]:
+        """Seconds of every update but the first."""
+        return [late - early for early, late in itertools.pairwise(self.marks)]
 
 
 def plain_side(case: Case, config: dict[str, Any], updates: int, bf16: bool) -> Callable[[], list[float]]:
@@ -142,7 +145,6 @@ def plain_side(case: Case, config: dict[str, Any], updates: int, bf16: bool) -> 
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=case.kind == "masked")
 
     def turn() -> list[float]:
-        clock = Clock()
         with tempfile.TemporaryDirectory() as place:
             args = transformers.TrainingArguments(
                 output_dir=place,
@@ -157,10 +159,11 @@ def plain_side(case: Case, config: dict[str, Any], updates: int, bf16: bool) -> 
                 logging_strategy="no",
                 dataloader_pin_memory=torch.cuda.is_available(),
             )
-            trainer = transformers.Trainer(model_of(config), args, collator, blocks, callbacks=[clock])
+            trainer = transformers.Trainer(model_of(config), args, collator, blocks)
             trainer.remove_callback(transformers.PrinterCallback)
-            trainer.train()
-        return clock.times[1:]
+            with Clock() as clock:
+                trainer.train()
+        return clock.times()
 
     return turn
 
@@ -182,15 +185,15 @@ def bequest_side(case: Case, config: dict[str, Any], updates: int, bf16: bool) -
         bf16=bf16,
         evaluate_every=None,
         checkpoint_every=None,
-        log_every=1,
     )
     anatomy = Anatomy(config, "masked-lm" if case.kind == "masked" else "causal-lm")
 
     def turn() -> list[float]:
         with tempfile.TemporaryDirectory() as place:
-            train(model_of(config), data, LanguageModelling(), settings, place, anatomy=anatomy)
-            lines = [json.loads(line) for line in (Path(place) / "metrics.jsonl").read_text().splitlines()]
-        return [per_update / line["tokens_per_second"] for line in lines if line["kind"] == "train"][1:]
+            model = model_of(config)
+            with Clock() as clock:
+                train(model, data, LanguageModelling(), settings, place, anatomy=anatomy)
+        return clock.times()
 
     return turn
 
@@ -222,9 +225,10 @@ def machine(bf16: bool) -> str:
             if line.startswith("model name")
         ]
         device = f"{names[0]} x {len(names)}" if names else device
+    clock = ", by CPU time" if Clock.read is time.process_time else ""
     return (
-        f"{device}, {torch.get_num_threads()} threads, {'bf16 autocast' if bf16 else 'fp32'}, "
-        f"torch {torch.__version__}, transformers {transformers.__version__}"
+        f"{device}, {torch.get_num_threads()} thread(s), {'bf16 autocast' if bf16 else 'fp32'}, "
+        f"torch {torch.__version__}, transformers {transformers.__version__}{clock}"
     )
 
 
@@ -251,7 +255,11 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=8, help="updates per turn")
     parser.add_argument("--fp32", action="store_true", help="no bf16 autocast")
     parser.add_argument("--out", type=Path, help="write PATH.json and PATH.md")
+    parser.add_argument("--busy", action="store_true", help="one thread, CPU time: steady while others use the machine")
     choices = parser.parse_args()
+    if choices.busy:
+        torch.set_num_threads(1)
+        Clock.read = staticmethod(time.process_time)
     transformers.logging.set_verbosity_error()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = not choices.fp32 and computes_bf16(device)

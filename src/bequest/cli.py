@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -64,6 +65,12 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: run a command and leave with its exit code."""
+    # Read when torch starts its threads.  Threads that spin while they wait are the default, and where another process
+    # wants one of the cores they wait for a thread that is not running: two threads on a two-core machine with one core
+    # taken trained at 250 tokens/s spinning and at 9,000 sleeping (docs/benchmarks.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # transformers and PEFT announce their own deprecations to whoever reads the terminal; that is not the user's matter.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
     code = call(arguments)
     try:
         sys.stdout.flush()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +81,3 @@ def check_same_tokens(teacher: Mapping[str, int], student: Mapping[str, int], *,
             key="teachers",
             remedy="use a teacher with the student's tokenizer",
         )
-
-
-def describe(teacher: Any) -> str:
-    """A teacher in one word, for logs."""
-    return "released" if teacher.released else type(teacher.model).__name__

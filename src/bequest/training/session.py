@@ -115,10 +115,14 @@ def train(
         stage = Stage(model, directory, plan.updates, plan.tokens_per_update, inherited or {})
         run_to_the_end(trainer, stage)
     model.eval()
-    state = composed.end(stage)
+    return result_of(trainer, stage)
+
+
+def result_of(trainer: Trainer, stage: Stage) -> TrainResult:
+    """What the finished run came to; a sharded model is gathered."""
     meter = trainer.ledger.meter
     return TrainResult(
-        model=gathered(model) if trainer.is_fsdp_enabled else model,
+        model=gathered(stage.model) if trainer.is_fsdp_enabled else stage.model,
         tokens=meter.tokens,
         updates=meter.update,
         train_flops=meter.train_flops,
@@ -127,7 +131,7 @@ def train(
         evaluations=meter.evaluations,
         final_loss=meter.last_loss,
         best=meter.best,
-        state=state,
+        state=trainer.objective.end(stage),
         device=str(trainer.facts()["device"]),
     )
 
