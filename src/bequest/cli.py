@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # wants one of the cores they wait for a thread that is not running: two threads on a two-core machine with one core
     # taken trained at 250 tokens/s spinning and at 9,000 sleeping (docs/benchmarks.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # transformers and PEFT announce their own deprecations to whoever reads the terminal; that is not the user's matter.
+    # transformers and PEFT announce their own deprecations on the terminal; they are not the user's matter.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
     code = call(arguments)
     try:

@@ -124,7 +124,7 @@ def atomic_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
 
 def swap_directory(new: Path, target: Path) -> None:
     """Rename the directory ``new`` to ``target``; an existing one is moved aside first and removed afterwards."""
-    old = target.with_name(f".{target.name}.old")
+    old = old_path(target)
     if old.exists():
         shutil.rmtree(old)
     if target.exists():
@@ -132,6 +132,11 @@ def swap_directory(new: Path, target: Path) -> None:
     replace(new, target)
     if old.exists():
         shutil.rmtree(old)
+
+
+def old_path(target: Path) -> Path:
+    """Where a replaced directory lies until it is removed."""
+    return target.with_name(f".{target.name}.old")
 
 
 @contextlib.contextmanager

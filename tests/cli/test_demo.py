@@ -48,7 +48,8 @@ class Doubled(FPI):
 
     def maps(self, source, target, *, weights=None, rng=None):
         made = super().maps(source, target, weights=weights, rng=rng)
-        return dataclasses.replace(made, axes={axis: dataclasses.replace(entry, scales={}) for axis, entry in made.axes.items()})
+        axes = {axis: dataclasses.replace(entry, scales={}) for axis, entry in made.axes.items()}
+        return dataclasses.replace(made, axes=axes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS: list[set[str]] = [
     {"errors"},
     {"storage", "methods"},
+    {"tensor_files"},
     {"checkpoints", "lineage"},
     {"anatomy"},
     {"weights"},

@@ -4,7 +4,7 @@ Importable without torch or transformers; both are imported where they are neede
 """
 
 from bequest.checkpoints.companions import load_adapter, load_tokenizer, save_adapter, save_tokenizer
-from bequest.checkpoints.headers import fetch, header_shapes, is_adapter, load_config, stored_bytes, weight_files
+from bequest.checkpoints.headers import fetch, header_shapes, is_adapter, load_config, stored_bytes
 from bequest.checkpoints.models import live_config, load_model, meta_model, new_model, save_model
 from bequest.checkpoints.names import to_disk_names, to_memory_names
 
@@ -25,5 +25,4 @@ __all__ = [
     "stored_bytes",
     "to_disk_names",
     "to_memory_names",
-    "weight_files",
 ]

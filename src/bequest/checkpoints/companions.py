@@ -6,10 +6,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bequest.checkpoints.headers import ADAPTER, header_shapes, is_adapter, refuse_unless_hub
+from bequest.checkpoints.headers import header_shapes, is_adapter, refuse_unless_hub
 from bequest.checkpoints.quiet import quiet
 from bequest.errors import InputError
 from bequest.storage import disk_errors
+from bequest.tensor_files import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ def load_adapter(model: PreTrainedModel, path: str | Path, *, trainable: bool = 
     from peft import PeftModel
 
     if not is_adapter(path):
-        raise InputError("no adapter in this directory", where=path, remedy=f"it must hold {ADAPTER}")
+        raise InputError("no adapter in this directory", where=path, remedy=f"it must hold {ADAPTER_CONFIG}")
     stored = {name: shape for name, (shape, _) in header_shapes(path).items()}
     try:
         with warnings.catch_warnings():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -10,10 +9,8 @@ from typing import Any
 
 from bequest.errors import InputError
 from bequest.storage import read_json
+from bequest.tensor_files import ADAPTER_CONFIG, read_header, weight_files
 
-ADAPTER = "adapter_config.json"
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -41,7 +38,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
 
 def is_adapter(path: str | Path) -> bool:
     """Whether a directory holds a PEFT adapter."""
-    return (Path(path) / ADAPTER).is_file()
+    return (Path(path) / ADAPTER_CONFIG).is_file()
 
 
 def header_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -52,46 +49,9 @@ def header_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """
     shapes: dict[str, tuple[tuple[int, ...], str]] = {}
     for file in weight_files(path):
-        for name, entry in _header(file).items():
+        for name, entry in read_header(file)[0].items():
             shapes[name] = (tuple(entry["shape"]), entry["dtype"])
     return shapes
-
-
-def weight_files(path: str | Path) -> list[Path]:
-    """The safetensors files of a model or adapter directory, in order.
-
-    Raises:
-        InputError: there are none, or the index names one that is missing.
-    """
-    directory = Path(path)
-    if (directory / _INDEX).is_file():
-        names = sorted(set(read_json(directory / _INDEX)["weight_map"].values()))
-        files = [directory / name for name in names]
-    else:
-        single = "adapter_model.safetensors" if is_adapter(directory) else _WEIGHTS
-        files = [directory / single]
-    for file in files:
-        if not file.is_file():
-            remedy = "save it again with safetensors" if any(directory.glob("*.bin")) else "give a model directory"
-            raise InputError("no safetensors weights", where=file, remedy=remedy)
-    return files
-
-
-def _header(file: Path) -> dict[str, Any]:
-    size = file.stat().st_size
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 0 < length <= size - 8:
-                raise ValueError(f"a header of {length} bytes in a file of {size}")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if 8 + length + end != size:
-            raise ValueError(f"{size} bytes where the header says {8 + length + end}")
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(f"torn or not a safetensors file ({error})", where=file, remedy="make it again") from None
-    return header
 
 
 def hub_file(path: str | Path, name: str) -> Path:

@@ -12,6 +12,7 @@ from bequest.commands import terminal
 from bequest.commands.terminal import AsJson, Force
 from bequest.errors import InputError, RunError
 from bequest.recipe.quantities import ExplainedError, parse_count, short, short_bytes
+from bequest.tensor_files import weight_files
 
 
 def parse_sizes(words: list[str]) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def adopt(
     if as_json:
         terminal.show_json({"path": str(target), "lineage": made.model_dump(mode="json")})
         return
-    stored = sum(file.stat().st_size for file in lineage.weight_files(place))
+    stored = sum(file.stat().st_size for file in weight_files(place))
     tokenizer = (made.digests.tokenizer or "none")[:12]
     terminal.show(
         f"{made.kind} {made.name}, id {made.short_id}, {short_bytes(stored)}; digests: weights "

@@ -13,6 +13,7 @@ from bequest.commands.terminal import AsJson
 from bequest.errors import InputError, did_you_mean
 from bequest.recipe import catalogue
 from bequest.recipe.quantities import short, short_bytes
+from bequest.tensor_files import read_header, weight_files
 
 # -- list -------------------------------------------------------------------------------------------------------------
 
@@ -161,8 +162,8 @@ def _model_facts(place: Path) -> dict[str, Any]:
 
     anatomy = anatomy_of(place)
     dtypes: dict[str, int] = {}
-    for file in lineage.weight_files(place):
-        for entry in lineage.read_header(file)[0].values():
+    for file in weight_files(place):
+        for entry in read_header(file)[0].values():
             dtypes[entry["dtype"]] = dtypes.get(entry["dtype"], 0) + 1
     tokenizer = place / "tokenizer.json"
     words = "none"
@@ -178,14 +179,14 @@ def _model_facts(place: Path) -> dict[str, Any]:
         "vocabulary": anatomy.sizes["vocab"],
         "tokenizer": words,
         "stored as": ", ".join(f"{dtype} ({count} tensors)" for dtype, count in sorted(dtypes.items())),
-        "on disk": short_bytes(sum(file.stat().st_size for file in lineage.weight_files(place))),
+        "on disk": short_bytes(sum(file.stat().st_size for file in weight_files(place))),
         "training FLOPs per token (block 128)": short(flops.train),
     }
 
 
 def _adapter_facts(place: Path) -> dict[str, Any]:
     config = storage.read_json(place / "adapter_config.json")
-    headers = [lineage.read_header(file)[0] for file in lineage.weight_files(place)]
+    headers = [read_header(file)[0] for file in weight_files(place)]
     count = 0
     for header in headers:
         for entry in header.values():

@@ -26,11 +26,11 @@ from bequest.checkpoints import (
     meta_model,
     to_disk_names,
     to_memory_names,
-    weight_files,
 )
 from bequest.errors import AnatomyError, InputError
 from bequest.growth.plan import GrowthPlan, Method, plan_growth
 from bequest.storage import atomic_directory, write_json
+from bequest.tensor_files import weight_files
 
 _SHARD_BYTES = 2 * 1024**3
 _TOKENIZER = (

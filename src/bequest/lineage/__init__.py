@@ -25,10 +25,8 @@ from bequest.lineage.digesting import (
     config_digest,
     digests,
     kind_of,
-    read_header,
     tokenizer_digest,
     tokenizer_value_digest,
-    weight_files,
     weights_digest,
 )
 from bequest.lineage.discretion import clean, environment, plain
@@ -66,12 +64,10 @@ __all__ = [
     "lineage_id",
     "make_lineage",
     "parent_of",
-    "read_header",
     "read_lineage",
     "relative_path",
     "tokenizer_digest",
     "tokenizer_value_digest",
-    "weight_files",
     "weights_digest",
     "write_lineage",
 ]

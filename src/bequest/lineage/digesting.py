@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from bequest import storage
 from bequest.errors import InputError
 from bequest.lineage.records import Digests
+from bequest.tensor_files import read_header, weight_files
 
 CHUNK = 8 << 20
 # Names under which transformers' families tie a second name to a tensor that the file already holds (the output
@@ -48,56 +49,9 @@ def kind_of(directory: Path) -> Literal["model", "adapter"]:
     )
 
 
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model (all its shards) or of an adapter.
-
-    Raises:
-        InputError: there is none, or a shard that the index names is missing.
-    """
-    stem = "adapter_model" if kind_of(directory) == "adapter" else "model"
-    index = directory / f"{stem}.safetensors.index.json"
-    single = directory / f"{stem}.safetensors"
-    if single.is_file():
-        return [single]
-    if index.is_file():
-        files = sorted({directory / name for name in storage.read_json(index)["weight_map"].values()})
-        missing = [file.name for file in files if not file.is_file()]
-        if missing:
-            raise InputError(
-                f"shard {missing[0]} is missing", where=index, remedy="copy or download the directory again"
-            )
-        return files
-    raise InputError(
-        f"holds no {single.name}",
-        where=directory,
-        remedy="load it and save it again with save_pretrained (safetensors)",
-    )
-
-
-def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
-    """The header of a safetensors file (name -> dtype, shape, data_offsets) and the position of its data.
-
-    Raises:
-        InputError: the file is empty, cut short, or not safetensors.
-    """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= size - 8:
-            raise InputError("is empty, cut short, or not a safetensors file", where=file)
-        try:
-            header = json.loads(stream.read(length))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise InputError("is not a safetensors file", where=file) from None
-    header.pop("__metadata__", None)
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if 8 + length + end > size:
-        raise InputError("is cut short", where=file, remedy="copy or download it again")
-    return header, 8 + length
-
-
-def _tensor_digest(file: Path, start: int, length: int) -> str:
-    """SHA-256 of ``length`` bytes of a file, read in chunks."""
+@functools.lru_cache(maxsize=1 << 16)
+def _tensor_digest(file: Path, changed: int, start: int, length: int) -> str:
+    """SHA-256 of ``length`` bytes of a file last changed at ``changed``; read once a process, in chunks."""
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         stream.seek(start)
@@ -120,9 +74,11 @@ def weights_digest(directory: str | os.PathLike[str]) -> str:
     entries: dict[str, tuple[str, tuple[int, ...], str]] = {}
     for file in weight_files(Path(directory)):
         header, start = read_header(file)
+        place, changed = file.resolve(), file.stat().st_mtime_ns
         for name, entry in header.items():
             first, last = entry["data_offsets"]
-            entries[name] = (entry["dtype"], tuple(entry["shape"]), _tensor_digest(file, start + first, last - first))
+            digest = _tensor_digest(place, changed, start + first, last - first)
+            entries[name] = (entry["dtype"], tuple(entry["shape"]), digest)
     owners = {entry for name, entry in entries.items() if not TIED_NAMES.search(name)}
     kept = {name: entry for name, entry in entries.items() if entry not in owners or not TIED_NAMES.search(name)}
     return storage.value_digest([[name, dtype, list(shape), sha] for name, (dtype, shape, sha) in sorted(kept.items())])

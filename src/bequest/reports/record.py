@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from bequest.errors import InputError
 from bequest.storage import read_json
+from bequest.tensor_files import read_header
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,7 @@ def stored_parameters(directory: Path) -> int | None:
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         return None
-    total = 0
-    for path in files:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    total: int = sum(math.prod(entry["shape"]) for file in files for entry in read_header(file)[0].values())
     return total
 
 

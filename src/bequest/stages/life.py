@@ -44,7 +44,8 @@ class Life:
         if recorded_hash(self.final) != self.digest:
             return False
         if processes.is_main():
-            shutil.rmtree(self.work, ignore_errors=True)
+            for leftover in (self.work, storage.old_path(self.final)):
+                shutil.rmtree(leftover, ignore_errors=True)
         return True
 
     def open_work(self) -> bool:

@@ -91,7 +91,8 @@ class Moments(TrainerCallback):  # type: ignore[misc]  # transformers is not fol
         self.window_seconds, self.window_tokens = 0.0, 0
         if trainer.is_world_process_zero():
             trainer.metrics.append(kind="train", **line)
-            trainer.display.train(meter.update, meter.tokens, means["loss"], rate)
+            # The text's own loss: a mixed objective's is not comparable from one update to the next.
+            trainer.display.train(meter.update, meter.tokens, means.get("lm", means["loss"]), rate)
         trainer.log({key: value for key, value in line.items() if value is not None})
 
     def evaluate(self) -> None:
