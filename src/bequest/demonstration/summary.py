@@ -24,28 +24,30 @@ SAME_LOSS = 1e-3
 
 @dataclass(frozen=True)
 class Evidence:
-    """The numbers of the demo's measure stage, by model."""
+    """The numbers of the demo's measure stages, by model."""
 
     out: Path
-    measures: Mapping[str, Any]
+    perplexity: Mapping[str, Any]
+    tasks: Mapping[str, Any]
 
     @classmethod
     def read(cls, out: Path) -> Evidence:
         """From a finished run directory."""
-        return cls(out, storage.read_json(out / "measured" / "measures.json"))
+        measured, scored = (storage.read_json(out / stage / "measures.json") for stage in ("measured", "scored"))
+        return cls(out, measured["perplexity"], scored["tasks"])
 
     def blocks(self, model: str, corpus: str = "general") -> Sequence[float]:
         """Loss of every held-out block, nats per token."""
-        found: Sequence[float] = self.measures["perplexity"][model][corpus]["blocks"]
+        found: Sequence[float] = self.perplexity[model][corpus]["blocks"]
         return found
 
     def unigram(self, corpus: str = "general") -> float:
         """Loss of a model that knows word counts only."""
-        return float(self.measures["perplexity"]["small"][corpus]["unigram"])
+        return float(self.perplexity["small"][corpus]["unigram"])
 
     def right(self, model: str) -> list[float]:
         """1 for every test example that tuned weights get right, else 0."""
-        return [float(mark) for mark in self.measures["tasks"][model]["areas"]["correct"][0]]
+        return [float(mark) for mark in self.tasks[model]["areas"]["correct"][0]]
 
     def growth(self, stage: str) -> Mapping[str, Any]:
         """The recorded proof of a grow stage."""
