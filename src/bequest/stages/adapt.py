@@ -58,6 +58,7 @@ def run_adapt(context: Context, section: Adapt, life: Life) -> None:
             earlier=past,
         )
         learnt.append(done)
+        model = done.result.model
         keep_domain(place, model, done)
         processes.wait()
     taken: dict[str, int] = {}

@@ -46,7 +46,7 @@ def run_pretrain(context: Context, section: Pretrain, life: Life) -> None:
         results=[learnt.result],
         directories=[life.work / "training"],
     )
-    publish_model(context, life, model, tokenizer, made, dtype=section.dtype)
+    publish_model(context, life, learnt.result.model, tokenizer, made, dtype=section.dtype)
 
 
 def stage_tokenizer(context: Context, section: Pretrain, work: Path) -> PreTrainedTokenizerBase:

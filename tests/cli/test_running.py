@@ -1,0 +1,120 @@
+"""A real run, its second call, its edits: a stage runs again when it, or what it depends on, changed, and only then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bequest
+from bequest import lineage
+from bequest.errors import InputError
+from bequest.running import RunReport
+
+LAWS = Path(__file__).resolve().parents[1] / "laws"
+STAGES = ["causal", "wide", "taught", "masked", "adapted", "tuned", "recycled"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("running")
+    subprocess.run([sys.executable, str(LAWS / "kill_driver.py"), "prepare", str(directory)], check=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def first(place: Path) -> RunReport:
+    return bequest.run(place / "recipe.yaml", out=place / "run")
+
+
+def again(place: Path, *overrides: str, out: str = "run") -> RunReport:
+    return bequest.run(place / "recipe.yaml", out=place / out, overrides=overrides)
+
+
+def test_a_run_makes_every_stage_once(place: Path, first: RunReport) -> None:
+    assert first.ran == STAGES
+    assert first.report.is_file()
+    second = again(place)
+    assert second.ran == []
+    assert second.skipped == STAGES
+
+
+def test_an_edit_runs_the_stage_and_what_depends_on_it(place: Path, first: RunReport) -> None:
+    shutil.copytree(first.out, place / "edited")
+    alone = again(place, "stages.masked.lr=2e-3", out="edited")
+    assert alone.ran == ["masked"]
+    chain = again(place, "stages.masked.lr=2e-3", "stages.taught.tokens=1792", out="edited")
+    assert chain.ran == ["taught", "adapted", "tuned", "recycled"]
+    back = again(place, out="edited")
+    assert back.ran == ["taught", "masked", "adapted", "tuned", "recycled"]
+    for stage in STAGES:
+        assert lineage.weights_digest(back.directory(stage)) == lineage.weights_digest(first.directory(stage)), stage
+
+
+def test_an_edited_corpus_runs_what_reads_it(place: Path, first: RunReport, tmp_path: Path) -> None:
+    shutil.copytree(place, tmp_path / "copy", ignore=shutil.ignore_patterns("edited"))
+    with (tmp_path / "copy" / "more.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "one more line of made up words about a river and a stone"}) + "\n")
+    done = again(tmp_path / "copy")
+    assert done.ran == ["masked", "adapted", "recycled"]
+
+
+def test_a_lost_stage_is_made_again_the_same(place: Path, first: RunReport) -> None:
+    shutil.copytree(first.out, place / "lost")
+    shutil.rmtree(place / "lost" / "wide")
+    done = again(place, out="lost")
+    assert done.ran == ["wide"]
+
+
+def test_the_lineage_of_a_run(first: RunReport) -> None:
+    taught = lineage.read_lineage(first.directory("taught"))
+    assert [(parent.name, parent.role) for parent in taught.parents] == [("wide", "base"), ("causal", "teacher")]
+    assert taught.cost.tokens == 1536
+    assert taught.cost.train_flops > 0
+    assert taught.cost.teacher_flops > 0
+    adapted = lineage.read_lineage(first.directory("adapted"))
+    assert {use.name: use.tokens for use in adapted.data} == {"more": 768, "text": 256}
+    wide = lineage.read_lineage(first.directory("wide"))
+    assert wide.operation.maps is not None
+    assert wide.measures["growth"]["preserved"]
+    for stage in STAGES:
+        text = (first.directory(stage) / "lineage.json").read_text() + (first.directory(stage) / "README.md").read_text()
+        assert str(first.out) not in text
+
+
+def test_generations_load_where_bequest_is_not(first: RunReport) -> None:
+    program = (
+        "import sys; sys.modules['bequest'] = None\n"
+        "from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer\n"
+        "from transformers import AutoModelForSequenceClassification\n"
+        "from peft import PeftModel\n"
+        "run = sys.argv[1]\n"
+        "for name, auto in (('taught', AutoModelForCausalLM), ('masked', AutoModelForMaskedLM)):\n"
+        "    model, info = auto.from_pretrained(f'{run}/{name}', output_loading_info=True)\n"
+        "    assert not info['missing_keys'] and not info['unexpected_keys'], info\n"
+        "    batch = AutoTokenizer.from_pretrained(f'{run}/{name}')('the river falls', return_tensors='pt')\n"
+        "    batch.pop('token_type_ids', None)\n"
+        "    assert model(**batch).logits.isfinite().all()\n"
+        "base = AutoModelForSequenceClassification.from_pretrained(f'{run}/adapted', num_labels=2)\n"
+        "PeftModel.from_pretrained(base, f'{run}/recycled')\n"
+        "print('loaded')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(first.out)], capture_output=True, text=True)
+    assert done.stdout.strip() == "loaded", done.stderr[-2000:]
+
+
+def test_a_directory_that_is_something_else_is_refused(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
+    with pytest.raises(InputError, match="not empty and is not a run"):
+        again(place, out=str(tmp_path / "mine"))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_another_recipe_in_the_same_directory_is_refused(place: Path, first: RunReport) -> None:
+    with pytest.raises(InputError, match=r"holds the run 'kill', not 'other'"):
+        bequest.run(place / "recipe.yaml", out=first.out, overrides=["name=other"])
