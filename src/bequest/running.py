@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from bequest import storage
 from bequest.errors import BequestError, InputError, Interrupted, RunError
 from bequest.planning import Plan, check_disk, make_plan
-from bequest.recipe import Recipe, Section, load_recipe, stage_hash
+from bequest.recipe import Measure, Recipe, Section, load_recipe, stage_hash
 from bequest.stages import RUNNERS, Context, Life, processes
+from bequest.stages.measure import remember_all
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +77,8 @@ def run(
         context = Context(wanted, plan, directory, console)
         record_run(wanted, directory)
         ran, skipped = _run_stages(context, plan)
+        if ran:
+            record_run(wanted, directory, summary=())  # what was said of the stages before is no longer true of these
         report = _report(directory)
     return RunReport(directory, report, ran, skipped, time.monotonic() - started)
 
@@ -92,6 +95,8 @@ def _run_stages(context: Context, plan: Plan) -> tuple[list[str], list[str]]:
         processes.wait()
         if finished:
             context.say(f"{label}: already done")
+            if isinstance(section, Measure):
+                remember_all(context, section)
             skipped.append(section.name)
             continue
         resuming = life.open_work()
@@ -157,7 +162,8 @@ def _check_directory(directory: Path, recipe: Recipe) -> None:
         return
     record = directory / RUN_FILE
     if not record.is_file():
-        if any(entry.name != ".lock" for entry in directory.iterdir()):
+        # Hidden names are what a run killed at its very beginning leaves.
+        if any(not entry.name.startswith(".") for entry in directory.iterdir()):
             raise InputError("is not empty and is not a run of bequest", where=directory, remedy="give another --out")
         return
     name = storage.read_json(record).get("name")
@@ -165,7 +171,7 @@ def _check_directory(directory: Path, recipe: Recipe) -> None:
         raise InputError(f"holds the run {name!r}, not {recipe.name!r}", where=directory, remedy="give another --out")
 
 
-def record_run(recipe: Recipe, out: Path, summary: Sequence[str] = ()) -> None:
+def record_run(recipe: Recipe, out: Path, summary: Sequence[str] | None = None) -> None:
     """Write ``run.json`` and the recipe as given beside the stages; an earlier summary stays unless one is given."""
     if not processes.is_main():
         return
@@ -179,7 +185,7 @@ def record_run(recipe: Recipe, out: Path, summary: Sequence[str] = ()) -> None:
     ]
     known = out / RUN_FILE
     before = storage.read_json(known) if known.is_file() else {}
-    value = {"name": recipe.name, "stages": stages, "summary": list(summary) or before.get("summary", [])}
+    value = {"name": recipe.name, "stages": stages, "summary": before.get("summary", []) if summary is None else list(summary)}
     if value != before:
         storage.write_json(known, value)
     text = recipe.source.read_text(encoding="utf-8")

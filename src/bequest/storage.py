@@ -20,6 +20,7 @@ from typing import Any
 from bequest.errors import BequestError, InputError, RunError
 
 PARTIAL = ".partial"
+TORCH_WRITER = "inline_container.cc"
 
 
 def cache_directory() -> Path:
@@ -151,9 +152,10 @@ def disk_errors(where: Path) -> Iterator[None]:
             raise disk_full(where, error) from error
         raise
     except Exception as error:
-        # safetensors and tokenizers write from Rust and report the OS error only inside their own error's text.
+        # safetensors and tokenizers write from Rust and report the OS error only inside their own error's text;
+        # torch.save's writer says no more than where in its own source it could not go on.
         text = str(error)
-        if any(f"os error {code}" in text for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)):
+        if any(f"os error {code}" in text for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)) or TORCH_WRITER in text:
             raise disk_full(where, error) from error
         raise
 

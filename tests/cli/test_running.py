@@ -118,3 +118,54 @@ def test_a_directory_that_is_something_else_is_refused(place: Path, tmp_path: Pa
 def test_another_recipe_in_the_same_directory_is_refused(place: Path, first: RunReport) -> None:
     with pytest.raises(InputError, match=r"holds the run 'kill', not 'other'"):
         bequest.run(place / "recipe.yaml", out=first.out, overrides=["name=other"])
+
+
+def test_a_generation_is_stored_as_its_base_is(place: Path, first: RunReport) -> None:
+    from bequest import checkpoints
+
+    half = place / "half"
+    checkpoints.save_model(checkpoints.load_model(first.directory("causal")), half, dtype="bfloat16")
+    checkpoints.save_tokenizer(checkpoints.load_tokenizer(first.directory("causal")), half)
+    (place / "half.yaml").write_text(
+        "name: half\n"
+        "corpora: {text: {files: text.jsonl, held_out: 0.2}}\n"
+        "stages:\n"
+        "  - grow: {name: wide, from: half, to: {hidden_size: 64}}\n"
+        "  - adapt: {name: kept, from: wide, domains: [text], tokens: 512, block: 16, batch_tokens: 256}\n"
+        "  - adapt: {name: full, from: wide, domains: [text], tokens: 512, block: 16, batch_tokens: 256, dtype: float32}\n"
+    )
+    done = bequest.run(place / "half.yaml", out=place / "half-run")
+    stored = {stage: checkpoints.stored_dtype(done.directory(stage)) for stage in ("wide", "kept", "full")}
+    assert stored == {"wide": "bfloat16", "kept": "bfloat16", "full": "float32"}
+
+
+def test_an_outside_base_is_more_than_its_weights(place: Path, first: RunReport, tmp_path: Path) -> None:
+    """An edited config or held-out share is another input, whatever the weights are."""
+    shutil.copytree(first.directory("causal"), tmp_path / "outside")
+    shutil.copyfile(place / "text.jsonl", tmp_path / "text.jsonl")
+    (tmp_path / "recipe.yaml").write_text(
+        "name: outside\n"
+        "corpora: {text: {files: text.jsonl, held_out: 0.2}}\n"
+        "stages:\n"
+        "  - adapt: {name: kept, from: outside, domains: [text], tokens: 512, block: 16, batch_tokens: 256}\n"
+    )
+    assert bequest.run(tmp_path / "recipe.yaml", out=tmp_path / "run").ran == ["kept"]
+    assert bequest.run(tmp_path / "recipe.yaml", out=tmp_path / "run").ran == []
+    config = json.loads((tmp_path / "outside" / "config.json").read_text())
+    (tmp_path / "outside" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-4}))
+    assert bequest.run(tmp_path / "recipe.yaml", out=tmp_path / "run").ran == ["kept"]
+    other = bequest.run(tmp_path / "recipe.yaml", out=tmp_path / "run", overrides=["corpora.text.held_out=0.3"])
+    assert other.ran == ["kept"]
+
+
+def test_a_summary_does_not_outlive_what_it_was_about(place: Path, first: RunReport) -> None:
+    from bequest.recipe import load_recipe
+    from bequest.running import summarise_run
+
+    shutil.copytree(first.out, place / "told")
+    summarise_run(load_recipe(place / "recipe.yaml", []), place / "told", ["the masked model is fine"])
+    again(place, out="told")
+    assert "is fine" in (place / "told" / "run.json").read_text()
+    again(place, "stages.masked.lr=1e-9", out="told")
+    assert "is fine" not in (place / "told" / "run.json").read_text()
+    assert "is fine" not in (place / "told" / "report.html").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
+)
+"""Every file that a tokenizer of transformers may consist of."""
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -48,6 +55,18 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: str | Path) ->
     """
     with disk_errors(Path(directory)):
         tokenizer.save_pretrained(str(directory))
+
+
+def copy_tokenizer(source: str | Path, directory: str | Path) -> None:
+    """Copy a tokenizer's files as they are; nothing where ``source`` is no directory or holds none.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    with disk_errors(Path(directory)):
+        for name in TOKENIZER_FILES:
+            if (Path(source) / name).is_file():
+                shutil.copyfile(Path(source) / name, Path(directory) / name)
 
 
 def load_adapter(model: PreTrainedModel, path: str | Path, *, trainable: bool = False) -> PeftModel:

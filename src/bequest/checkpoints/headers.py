@@ -78,6 +78,16 @@ def stored_bytes(path: str | Path) -> int:
     return sum(math.prod(shape) * widths.get(dtype, 4) for shape, dtype in header_shapes(path).values())
 
 
+def stored_dtype(path: str | Path) -> str:
+    """The floating-point type that most of a model's numbers are stored in, as torch names it: ``bfloat16``."""
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    counts: dict[str, int] = {}
+    for shape, dtype in header_shapes(path).values():
+        if dtype in names:
+            counts[names[dtype]] = counts.get(names[dtype], 0) + math.prod(shape)
+    return max(counts, key=lambda name: counts[name], default="float32")
+
+
 def fetch(path: str | Path) -> Path:
     """A model's directory on this disk: a local one as it is, a Hub id after a download into the Hub's own cache.
 

@@ -75,7 +75,8 @@ class Corpus:
 
     def fingerprint(self) -> str:
         """SHA-256 of the content that is read and of how it is read; paths and times are no part of it."""
-        how = {"text": self.spec.text, "split": self.spec.split, "subset": self.spec.subset, "groups": self.group_rule}
+        how: dict[str, Any] = {key: getattr(self.spec, key) for key in ("text", "split", "subset", "held_out")}
+        how["groups"] = self.group_rule
         if self.spec.demo is not None:
             content: Any = demo.demo_fingerprint(self.spec.demo)
         elif self.spec.dataset is not None and not self.files:

@@ -80,15 +80,10 @@ class EpochSampler:
 
     def __init__(self, length: int, seed: int | None, start: int = 0, epochs: int | None = 1) -> None:
         self.length, self.seed, self.start, self.epochs = length, seed, start, epochs
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Begin ``epoch`` epochs later (what trainers call between epochs)."""
-        self.epoch = epoch
 
     def at(self, place: int) -> Place:
         """The ``place``-th pair."""
-        epoch, index = divmod(place + self.epoch * self.length, self.length)
+        epoch, index = divmod(place, self.length)
         return epoch, index if self.seed is None else permuted(index, self.length, self.seed, epoch)
 
     def __iter__(self) -> Iterator[Place]:
@@ -161,6 +156,12 @@ class Mixture:
 
     def __len__(self) -> int:
         return self._length
+
+    def taken(self, places: int) -> list[int]:
+        """How many of the first ``places`` places lead to each part."""
+        cycles, rest = divmod(places, len(self.cycle))
+        begun = [slot.part for slot in self.cycle[:rest]]
+        return [cycles * count + begun.count(part) for part, count in enumerate(self.counts)]
 
     def locate(self, place: int | Place) -> tuple[int, int, int]:
         """(part, pass over that part, block of that part) of a place."""

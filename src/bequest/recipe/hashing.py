@@ -7,6 +7,7 @@ reference to another stage counts by that stage's id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from bequest import storage
 from bequest.recipe.sections import Section
 
 SCHEMA_VERSION = 1
+# How a stage is worked off, and not what it makes (but for rounding): lowering these after a memory error, or asking for
+# more checkpoints, must not throw away what has been learnt.
+HOW_NOT_WHAT = frozenset({"micro_batch_tokens", "checkpoint_every", "keep"})
+TOLD = re.compile(r"report_to|run_name|project|log_|logging_|dataloader_|trackio_|per_device_eval_batch_size|hub_|disable_")
 
 
 def stage_hash(section: Section, parent_ids: Sequence[str], data_fingerprints: Mapping[str, str]) -> str:
@@ -28,7 +33,9 @@ def stage_hash(section: Section, parent_ids: Sequence[str], data_fingerprints: M
     references = section.references()
     if len(parent_ids) != len(references):
         raise ValueError(f"{len(references)} parent ids are needed, one per reference, not {len(parent_ids)}")
-    value = section.model_dump(mode="json", by_alias=True, exclude={"name"})
+    value = section.model_dump(mode="json", by_alias=True, exclude={"name", *HOW_NOT_WHAT})
+    if isinstance(value.get("training"), dict):
+        value["training"] = {key: item for key, item in value["training"].items() if not TOLD.match(key)}
     if section.makes != "measures":  # what is measured is told by name, so there the names are part of the result
         for index, reference in enumerate(references):
             _put(value, reference.key, f"parent {index}")

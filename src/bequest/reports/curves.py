@@ -33,10 +33,13 @@ def curves(run: RunRecord) -> dict[str, Any]:
         evaluations = [record for record in metrics if record.get("kind") == "eval"]
         for corpus in dict.fromkeys(str(record.get("corpus")) for record in evaluations):
             records = [record for record in evaluations if str(record.get("corpus")) == corpus]
-            lines.append(line(stage, corpus, records, before))
-            for record in records:
-                if finite(record.get("unigram")) is not None:
-                    unigram[corpus] = float(record["unigram"])
+            entropy = next((value for record in records if (value := finite(record.get("unigram"))) is not None), None)
+            label = corpus
+            if entropy is not None and not math.isclose(unigram.setdefault(label, entropy), entropy):
+                # The same text in other tokens (another tokenizer, or a masked model's): not the same axis.
+                label = f"{corpus} (as {stage.name} reads it)"
+                unigram[label] = entropy
+            lines.append(line(stage, label, records, before))
         training = [record for record in metrics if record.get("kind") == "train"]
         if training:
             lines.append(line(stage, None, thinned(training), before))

@@ -12,7 +12,7 @@ from bequest.planning import train_settings
 from bequest.recipe import Adapt
 from bequest.stages import processes
 from bequest.stages.context import Context
-from bequest.stages.language import Learnt, head_for, learn, load_checked
+from bequest.stages.language import Learnt, head_for, learn, load_checked, stage_dtype
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, publish_model
 from bequest.storage import atomic_directory, read_json, write_json
@@ -73,7 +73,7 @@ def run_adapt(context: Context, section: Adapt, life: Life) -> None:
         results=[part.result for part in learnt],
         directories=directories,
     )
-    publish_model(context, life, model, tokenizer, made, dtype=section.dtype)
+    publish_model(context, life, model, tokenizer, made, dtype=stage_dtype(context, section))
 
 
 def make_methods(section: Adapt) -> list[Any]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bequest import lineage
+from bequest import lineage, storage
 from bequest.data.specs import CorpusSpec
 from bequest.errors import InputError
 from bequest.planning import Plan
-from bequest.recipe import Recipe, Section
+from bequest.recipe import MethodCall, Recipe, Section
 from bequest.stages import processes
 
 if TYPE_CHECKING:
@@ -91,13 +92,14 @@ class Context:
             directory = self.local_directory(reference.target)
             if stage is not None and not directory.is_dir():
                 raise InputError(f"stage {reference.target!r} has not run", where=self.recipe.source, key=section.name)
-            ids.append(lineage.identity_of(directory))
+            ids.append(lineage.identity_of(directory) if stage is not None else outside_id(directory, reference.role))
         return ids
 
     def fingerprints(self, section: Section) -> dict[str, str]:
         """The content fingerprints of every corpus and task that a stage reads, replayed ones included."""
         corpora = {f"corpus {name}": self.corpus(name).fingerprint() for name in self.corpora_read(section)}
-        return corpora | {f"task {name}": self.task(name).fingerprint for name in section.tasks_used()}
+        tasks = {f"task {name}": self.task(name).fingerprint for name in section.tasks_used()}
+        return corpora | tasks | sources_of(section)
 
     def corpora_read(self, section: Section) -> list[str]:
         """The corpora a stage reads: its own, and for an adapt stage those of its ancestors, which it may replay."""
@@ -112,6 +114,25 @@ class Context:
         """The licence that the recipe gives a corpus."""
         spec: CorpusSpec = self.recipe.corpora[name]
         return spec.licence
+
+
+def outside_id(directory: Path, role: str) -> str:
+    """What an artefact from outside the run is: its lineage's id may be older than an edit of its config or tokenizer."""
+    if role == "tokenizer":
+        return lineage.tokenizer_digest(directory) or "no tokenizer"
+    return storage.value_digest([lineage.identity_of(directory), lineage.digests(directory).model_dump()])
+
+
+def sources_of(section: Section) -> dict[str, str]:
+    """The source files of methods that are given by a dotted path: an edited method is another method."""
+    calls: tuple[MethodCall, ...] = getattr(section, "method", ())
+    found = {}
+    for call in calls:
+        module, dotted, _ = call.name.partition(":")
+        spec = importlib.util.find_spec(module) if dotted else None
+        if spec is not None and spec.origin is not None:
+            found[f"source of {call.name}"] = storage.file_digest(Path(spec.origin))
+    return found
 
 
 def open_task(recipe: Recipe, name: str) -> Task:

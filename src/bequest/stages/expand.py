@@ -32,4 +32,4 @@ def run_grow(context: Context, section: Grow, life: Life) -> None:
         maps=plan.record(),
         measures={"growth": proof.as_json()},
     )
-    publish_model(context, life, grown, tokenizer, made)
+    publish_model(context, life, grown, tokenizer, made, dtype=checkpoints.stored_dtype(context.local_directory(section.from_)))

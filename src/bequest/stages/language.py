@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from bequest import checkpoints
 from bequest.anatomy import Anatomy, check_model
 from bequest.recipe import Adapt, Pretrain
-from bequest.recipe.sections import Budgeted
 from bequest.stages.context import Context
 from bequest.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bequest.data.mixtures import Mixture
     from bequest.training import Source, TrainResult
 
 
@@ -33,6 +33,13 @@ def head_for(context: Context, section: Pretrain | Adapt) -> str:
     return f"{context.plan.stage(section.name).objective}-lm"
 
 
+def stage_dtype(context: Context, section: Pretrain | Adapt) -> str | None:
+    """What a generation is stored in: as the recipe says, else as its base is; a new model in float32."""
+    if section.dtype is not None or section.from_ is None:
+        return section.dtype
+    return checkpoints.stored_dtype(context.local_directory(section.from_))
+
+
 def load_checked(directory: str | Path, head: str | None = None) -> PreTrainedModel:
     """Load a model and hold it against its family's table, before anything is written.
 
@@ -42,20 +49,6 @@ def load_checked(directory: str | Path, head: str | None = None) -> PreTrainedMo
     model = checkpoints.load_model(directory, head=head)
     check_model(model)
     return model
-
-
-def collator_for(section: Budgeted, head: str, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """The collator that makes a batch's targets: next tokens, or deterministic masks."""
-    from bequest.data.masking import CausalCollator, MaskingCollator
-
-    if head == "causal-lm":
-        return CausalCollator()
-    return MaskingCollator(
-        tokenizer,
-        mask_seed=section.mask_seed,
-        variants=section.mask_variants,
-        whole_word=section.whole_word,
-    )
 
 
 def learn(
@@ -79,6 +72,7 @@ def learn(
         directory: where the loop keeps checkpoints and ``metrics.jsonl``; it resumes from there.
         earlier: corpora that earlier stages were trained on, which a method may replay; they are measured too.
     """
+    from bequest.data.masking import collator_for
     from bequest.data.mixtures import Mixture
     from bequest.training import TrainingData, train
     from bequest.training.objective import Source, compose
@@ -96,7 +90,13 @@ def learn(
     measured = [*shares, *(name for name in earlier if name not in shares)]
     data = TrainingData(
         train=mixture,
-        collator=collator_for(section, head, tokenizer),
+        collator=collator_for(
+            head,
+            tokenizer,
+            mask_seed=section.mask_seed,
+            variants=section.mask_variants,
+            whole_word=section.whole_word,
+        ),
         eval={name: context.packed(name, tokenizer, section.block).held_out for name in measured},
         unigram=context.unigram(measured, tokenizer, section.block),
     )
@@ -104,7 +104,7 @@ def learn(
     result = train(
         model, data, objective, settings, directory, anatomy=anatomy, console=context.console, name=f"  {section.name}"
     )
-    return Learnt(result, tokens_taken(mixed, mixture.shares, result.tokens))
+    return Learnt(result, tokens_taken(mixed, mixture, result.tokens))
 
 
 def describe(context: Context, mixed: Sequence[Source], tokenizer: PreTrainedTokenizerBase, block: int) -> None:
@@ -118,9 +118,9 @@ def describe(context: Context, mixed: Sequence[Source], tokenizer: PreTrainedTok
         )
 
 
-def tokens_taken(mixed: Sequence[Source], shares: Sequence[float], tokens: int) -> dict[str, int]:
-    """Tokens per corpus of a mixture, by its exact shares."""
+def tokens_taken(mixed: Sequence[Source], mixture: Mixture, tokens: int) -> dict[str, int]:
+    """Tokens that a run of ``tokens`` took from each corpus of its mixture, exactly."""
     taken: dict[str, int] = {}
-    for source, share in zip(mixed, shares, strict=True):
-        taken[source.name] = taken.get(source.name, 0) + round(share * tokens)
+    for source, blocks in zip(mixed, mixture.taken(tokens // mixture.block), strict=True):
+        taken[source.name] = taken.get(source.name, 0) + blocks * mixture.block
     return taken

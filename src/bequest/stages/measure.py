@@ -33,11 +33,24 @@ def run_measure(context: Context, section: Measure, life: Life) -> None:
         for kind, values in result.items():
             if values:
                 found[kind][model] = values
-    with life.publish() as directory:
-        storage.write_json(directory / MEASURES_FILE, found)
+    # Before the stage counts as done: a kill in between finds everything still to be done, and doing it again is the same.
     for model in section.models:
         if context.recipe.stage(model) is not None:
             remember(context.out / model, found, model)
+    with life.publish() as directory:
+        storage.write_json(directory / MEASURES_FILE, found)
+
+
+def remember_all(context: Context, section: Measure) -> None:
+    """Put the numbers of a stage that stands into lineages that lack them: a model may have been made again since."""
+    if not processes.is_main():
+        return
+    found = storage.read_json(context.out / section.name / MEASURES_FILE)
+    for model in section.models:
+        if context.recipe.stage(model) is not None:
+            known = lineage.read_lineage(context.out / model).measures
+            if any(name not in known.get(kind, {}) for kind in found for name in found[kind].get(model, {})):
+                remember(context.out / model, found, model)
 
 
 def measure_model(context: Context, section: Measure, model: str, work: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bequest.planning import train_settings
 from bequest.recipe import Pretrain
 from bequest.stages import processes
 from bequest.stages.context import Context
-from bequest.stages.language import head_for, learn, load_checked
+from bequest.stages.language import head_for, learn, load_checked, stage_dtype
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, publish_model
 
@@ -46,7 +46,7 @@ def run_pretrain(context: Context, section: Pretrain, life: Life) -> None:
         results=[learnt.result],
         directories=[life.work / "training"],
     )
-    publish_model(context, life, learnt.result.model, tokenizer, made, dtype=section.dtype)
+    publish_model(context, life, learnt.result.model, tokenizer, made, dtype=stage_dtype(context, section))
 
 
 def stage_tokenizer(context: Context, section: Pretrain, work: Path) -> PreTrainedTokenizerBase:

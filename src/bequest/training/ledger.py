@@ -62,7 +62,7 @@ class Ledger:
                         f"is not a finite number in update {update}",
                         where=where,
                         key=f"loss term {name!r}",
-                        remedy="lower lr and run again from the last good checkpoint",
+                        remedy="lower lr (the stage then starts anew; what was finished before it is kept)",
                     )
                 losses[name] = total / max(1, targets)
                 if weights[name] != 0:
