@@ -26,8 +26,9 @@ demo: $(READY)   ## a model's whole life on the embedded corpora, in minutes (OU
 test: $(READY)   ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-lint: $(READY)   ## ruff: rules and format of imports
+lint: $(READY)   ## ruff: rules and format
 	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff format --check --quiet src tests bench
 
 types: $(READY)  ## mypy, strict on src/
 	$(BIN)/mypy

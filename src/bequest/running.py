@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bequest import storage
+from bequest import processes, storage
 from bequest.errors import BequestError, InputError, Interrupted, RunError
 from bequest.planning import Plan, check_disk, make_plan
 from bequest.recipe import Measure, Recipe, Section, load_recipe, stage_hash
-from bequest.stages import RUNNERS, Context, Life, processes
+from bequest.stages import RUNNERS, Context, Life
+from bequest.stages.life import STAGE_FILE
 from bequest.stages.measure import remember_all
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run(
         record_run(wanted, directory)
         ran, skipped = _run_stages(context, plan)
         if ran:
-            record_run(wanted, directory, summary=())  # what was said of the stages before is no longer true of these
+            record_run(wanted, directory, summary=())  # what was said of the stages before is not true of these
         report = _report(directory)
     return RunReport(directory, report, ran, skipped, time.monotonic() - started)
 
@@ -88,7 +89,9 @@ def _run_stages(context: Context, plan: Plan) -> tuple[list[str], list[str]]:
     ran: list[str] = []
     skipped: list[str] = []
     for number, section in enumerate(context.recipe.stages, start=1):
-        life = Life(context.out, section.name, section.kind, _hash(context, section))
+        with processes.main_first():  # fingerprints are cached on the disk
+            digest = _hash(context, section)
+        life = Life(context.out, section.name, section.kind, digest)
         label = f"[{number}/{len(context.recipe.stages)}] {section.kind} {section.name}"
         processes.wait()
         finished = life.finished()
@@ -123,14 +126,22 @@ def _explained(context: Context, section: Section) -> Iterator[None]:
     except Interrupted as error:
         raise Interrupted(error.message, where=context.out, key=section.name, remedy=again) from None
     except BequestError as error:
+        # What knows no file of its own was found in a value of this stage.
+        stage = f"stages.{section.name}"
         if error.where is None:
+            known = error.key is not None and error.key.startswith(("stages.", "corpora.", "tasks."))
             error.where = context.recipe.source
-        if error.key is None:
-            error.key = section.name
+            error.key = error.key if known else f"{stage}.{error.key or ''}".rstrip(".")
+        elif error.key is None:
+            error.key = stage
         raise
     except MemoryError as error:
-        raise RunError(f"memory ran out ({error})", where=context.out, key=section.name,
-                       remedy="lower micro_batch_tokens; finished stages are kept") from error
+        raise RunError(
+            f"memory ran out ({error})",
+            where=context.out,
+            key=section.name,
+            remedy="lower micro_batch_tokens; finished stages are kept",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -149,8 +160,11 @@ def _one_run(directory: Path, recipe: Recipe) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError("another process is running in this directory", where=directory,
-                             remedy="wait for it, or give another --out") from None
+            raise InputError(
+                "another process is running in this directory",
+                where=directory,
+                remedy="wait for it, or give another --out",
+            ) from None
         yield
 
 
@@ -162,17 +176,28 @@ def _check_directory(directory: Path, recipe: Recipe) -> None:
         return
     record = directory / RUN_FILE
     if not record.is_file():
-        # Hidden names are what a run killed at its very beginning leaves.
-        if any(not entry.name.startswith(".") for entry in directory.iterdir()):
+        # Hidden names are what a run killed at its very beginning leaves; a stage says itself that it is one.
+        if any(not entry.name.startswith(".") and not is_ours(entry) for entry in directory.iterdir()):
             raise InputError("is not empty and is not a run of bequest", where=directory, remedy="give another --out")
         return
-    name = storage.read_json(record).get("name")
+    try:
+        found = storage.read_json(record)
+    except InputError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError("is damaged", where=record, remedy="remove it (the stages are kept) and run again")
+    name = found.get("name")
     if name != recipe.name:
         raise InputError(f"holds the run {name!r}, not {recipe.name!r}", where=directory, remedy="give another --out")
 
 
+def is_ours(entry: Path) -> bool:
+    """Whether an entry of a run directory without its record is a run's."""
+    return (entry / STAGE_FILE).is_file() or entry.name in ("recipe.yaml", "report.html")
+
+
 def record_run(recipe: Recipe, out: Path, summary: Sequence[str] | None = None) -> None:
-    """Write ``run.json`` and the recipe as given beside the stages; an earlier summary stays unless one is given."""
+    """Write ``run.json`` and the recipe as it is run; an earlier summary stays unless one is given."""
     if not processes.is_main():
         return
     stages: list[Mapping[str, object]] = [
@@ -185,10 +210,11 @@ def record_run(recipe: Recipe, out: Path, summary: Sequence[str] | None = None) 
     ]
     known = out / RUN_FILE
     before = storage.read_json(known) if known.is_file() else {}
-    value = {"name": recipe.name, "stages": stages, "summary": before.get("summary", []) if summary is None else list(summary)}
+    lines = before.get("summary", []) if summary is None else list(summary)
+    value = {"name": recipe.name, "stages": stages, "summary": lines}
     if value != before:
         storage.write_json(known, value)
-    text = recipe.source.read_text(encoding="utf-8")
+    text = recipe.text()
     copy = out / "recipe.yaml"
     if not copy.is_file() or copy.read_text(encoding="utf-8") != text:
         storage.write_text(copy, text)

@@ -155,7 +155,8 @@ def disk_errors(where: Path) -> Iterator[None]:
         # safetensors and tokenizers write from Rust and report the OS error only inside their own error's text;
         # torch.save's writer says no more than where in its own source it could not go on.
         text = str(error)
-        if any(f"os error {code}" in text for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)) or TORCH_WRITER in text:
+        codes = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        if TORCH_WRITER in text or any(f"os error {code}" in text for code in codes):
             raise disk_full(where, error) from error
         raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,36 @@ def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
             f"torn or not a safetensors file ({error})", where=file, remedy="make, copy or download it again"
         ) from None
     return header, 8 + length
+
+
+def check_target(target: str | Path, *, force: bool, sources: Iterable[str | Path] = ()) -> Path:
+    """The directory to make, made absolute, after refusing one whose making would destroy something.
+
+    Args:
+        target: the directory to make.
+        force: a model or adapter that stands there may be replaced.
+        sources: what it is made from.
+
+    Raises:
+        InputError: it is, holds or lies in a source; it exists and is not to be replaced, or is no model or adapter.
+    """
+    place = Path(target).absolute()
+    real = place.resolve()
+    for source in sources:
+        other = Path(source).resolve()
+        if Path(source).exists() and (real == other or real in other.parents or other in real.parents):
+            message = f"is, holds or lies in its own source {source}"
+            raise InputError(message, where=target, remedy="name another directory")
+    if place.is_dir() and any(place.iterdir()):
+        if not force:
+            remedy = "pass --force to replace it, or name another directory"
+            raise InputError("already exists", where=target, remedy=remedy)
+        if not any((place / name).is_file() for name in (ADAPTER_CONFIG, "config.json")):
+            raise InputError(
+                "is not a model or adapter, and is not replaced",
+                where=target,
+                remedy="name another directory, or remove it yourself",
+            )
+    elif place.exists() and not place.is_dir():
+        raise InputError("is a file", where=target, remedy="name another directory")
+    return place

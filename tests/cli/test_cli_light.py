@@ -30,18 +30,20 @@ def loaded_after(*arguments: str, program: str = PROGRAM) -> tuple[int, list[str
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    (tmp_path / "a.txt").write_text("some text\n\n" * 200)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("some text\n\n" * 200)
     rows = "".join(json.dumps({"text": f"t{i}", "label": "ab"[i % 2]}) + "\n" for i in range(6))
     (tmp_path / "train.jsonl").write_text(rows)
     (tmp_path / "test.jsonl").write_text(json.dumps({"text": "u", "label": "a"}) + "\n")
     file = tmp_path / "recipe.yaml"
     file.write_text(
-        "name: light\ncorpora: {a: {files: a.txt}}\ntasks: {t: {train: train.jsonl, test: test.jsonl}}\nstages:\n"
+        "name: light\ncorpora: {a: {files: a.txt}, b: {files: b.txt}}\n"
+        "tasks: {t: {train: train.jsonl, test: test.jsonl}}\nstages:\n"
         "  - pretrain: {name: small, model: {family: bert, hidden_size: 64}, corpus: a, tokens: 20k}\n"
         "  - grow: {name: big, from: small, to: {hidden_size: 128}}\n"
         "  - pretrain: {name: v1, from: big, corpus: a, tokens: 20k, teachers: [{model: small}]}\n"
         "  - tune: {name: tuned, from: v1, task: t, adapter: {type: lora}}\n"
-        "  - adapt: {name: v2, from: v1, domains: [a], tokens: 20k, method: {name: replay, share: 0.1}}\n"
+        "  - adapt: {name: v2, from: v1, domains: [b], tokens: 20k, method: {name: replay, share: 0.1}}\n"
         "  - recycle: {name: recycled, tuned: tuned, onto: v2, method: initialise}\n"
         "  - measure: {models: [v1, recycled], corpora: all, tasks: all}\n"
     )

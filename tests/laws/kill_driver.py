@@ -1,7 +1,8 @@
-"""Runs `bequest run RECIPE` and kills it with SIGKILL at its N-th durable step.
+"""Runs `bequest run RECIPE` and kills it with SIGKILL at its N-th durable step, or at the first that matches a text.
 
     python kill_driver.py prepare DIR           the recipe and the made-up text of the kill laws
     python kill_driver.py run N RECIPE OUT      N = 0: do not kill; prints the number of durable steps at the end
+    python kill_driver.py run TEXT RECIPE OUT   TEXT: a regular expression, as in "os.rename .*checkpoint-10"
     python kill_driver.py digest OUT            what a finished run's stages hold, as JSON
 
 A durable step is anything that changes what is on the disk below OUT or the cache: a file opened for writing, a
@@ -17,6 +18,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -29,8 +31,9 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 class Killer:
     """Counts durable steps below the watched directories and kills the process at the chosen one."""
 
-    def __init__(self, at: int, watched: list[str]) -> None:
-        self.at, self.watched, self.steps = at, watched, 0
+    def __init__(self, at: str, watched: list[str]) -> None:
+        self.watched, self.steps = watched, 0
+        self.at, self.text = (int(at), None) if at.isdigit() else (0, re.compile(at))
 
     def below(self, path: Any) -> bool:
         """Whether a path given to the operating system lies below a watched directory."""
@@ -58,7 +61,7 @@ class Killer:
     def step(self, what: str) -> None:
         """Count one step; at the chosen one, die."""
         self.steps += 1
-        if self.steps == self.at:
+        if self.steps == self.at or (self.text is not None and self.text.search(what)):
             print(f"killed at step {self.steps}: {what}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -97,7 +100,7 @@ def prepare(directory: Path) -> None:
     shutil.copyfile(Path(__file__).with_name("kill_recipe.yaml"), directory / "recipe.yaml")
 
 
-def run(at: int, recipe: str, out: str) -> None:
+def run(at: str, recipe: str, out: str) -> None:
     """Install the hook, then do what the command line does."""
     roots = [str(Path(out).absolute()), str(Path(os.environ["BEQUEST_CACHE"]).absolute())]
     killer = Killer(at, roots)
@@ -115,12 +118,15 @@ def run(at: int, recipe: str, out: str) -> None:
 
 
 def digest(out: Path) -> dict[str, str]:
-    """SHA-256 of every weights file, tokenizer and label-bearing config of a finished run, and what was left behind."""
+    """SHA-256 of all weights, tokenizers and lineages' measures of a finished run, and what was left behind."""
     found = {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for pattern in ("*.safetensors", "tokenizer.json")
         for path in sorted(out.glob(f"*/{pattern}"))
     }
+    for path in sorted(out.glob("*/lineage.json")):
+        measures = json.dumps(json.loads(path.read_text())["measures"], sort_keys=True)
+        found[f"{path.parent.name} measures"] = hashlib.sha256(measures.encode()).hexdigest()
     left = [path.name for path in out.iterdir() if path.name.endswith((".work", ".partial", ".old"))]
     return {**found, "left behind": ", ".join(sorted(left))}
 
@@ -130,7 +136,7 @@ if __name__ == "__main__":
         case ["prepare", directory]:
             prepare(Path(directory))
         case ["run", number, recipe, out]:
-            run(int(number), recipe, out)
+            run(number, recipe, out)
         case ["digest", out]:
             print(json.dumps(digest(Path(out)), indent=1))
         case _:

@@ -1,8 +1,9 @@
 """A run that is killed at any moment and started again ends with the very weights of one that was not.
 
-SIGKILL falls at chosen durable steps (see ``kill_driver.py``): during packing, between two files of a checkpoint, in a
-final save, in a stage's rename.  Causal and masked language models, a teacher, replay, tuning and recycling, with
-accumulation and over several epochs.  ``bench/kill_stress.py`` does the same at many more moments.
+SIGKILL falls at chosen durable steps (see ``kill_driver.py``): before anything is written, during packing, between two
+files of a checkpoint, in a final save, in a stage's rename.  Causal and masked language models, a teacher, replay,
+tuning, recycling and measuring, with accumulation and over several epochs.  ``bench/kill_stress.py`` does the same at
+many more moments.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def uninterrupted(place: Path) -> tuple[dict[str, str], int]:
     return found, int(steps[1])
 
 
+EARLIEST = range(1, 9)
+"""The first steps of all, each in a process of its own: the run directory, its lock, its record."""
 # Shares of the steps that are left at each start: ten kills, from the first packing to the last rename.
 SHARES = (0.02, 0.05, 0.11, 0.17, 0.23, 0.31, 0.37, 0.43, 0.61, 0.97)
 
@@ -65,24 +68,61 @@ SHARES = (0.02, 0.05, 0.11, 0.17, 0.23, 0.31, 0.37, 0.43, 0.61, 0.97)
 def test_killed_again_and_again_equals_uninterrupted(place: Path, uninterrupted: tuple[dict[str, str], int]) -> None:
     expected, steps = uninterrupted
     kills: list[str] = []
-    for share in SHARES:
-        done = drive(place, "run", max(1, round(share * steps)), "recipe.yaml", "killed", cache="cache-killed")
+    for step in [*EARLIEST, *(round(share * steps) for share in SHARES)]:
+        done = drive(place, "run", step, "recipe.yaml", "killed", cache="cache-killed")
         if done.returncode == 0:
             break
         assert done.returncode == KILLED, done.stderr[-3000:]
         kills.append(done.stderr.strip().splitlines()[-1])
-    assert len(kills) >= 6, kills
+    assert len(kills) >= len(EARLIEST) + 6, kills
     last = drive(place, "run", 0, "recipe.yaml", "killed", cache="cache-killed")
     assert last.returncode == 0, last.stderr[-3000:]
     assert digest(place, "killed") == expected, kills
 
 
+MEASURING = (
+    r"os\.mkdir .*/\.measured\.partial",  # all models measured, nothing published
+    r"os\.rename .*/taught/\.lineage\.json\.partial",  # the first of the lineages
+    r"os\.rename .*/adapted/\.README\.md\.partial",
+    r"os\.rename .*/\.measured\.partial",  # the stage's own rename
+)
+
+
+def test_numbers_reach_every_lineage_however_measuring_is_killed(
+    place: Path, uninterrupted: tuple[dict[str, str], int]
+) -> None:
+    shutil.copytree(place / "whole", place / "unmeasured", ignore=shutil.ignore_patterns("measured"))
+    for stage in ("taught", "adapted", "recycled"):
+        path = place / "unmeasured" / stage / "lineage.json"
+        record = json.loads(path.read_text())
+        record["measures"] = {key: record["measures"][key] for key in record["measures"] if key == "held_out"}
+        path.write_text(json.dumps(record))
+    assert digest(place, "unmeasured")["taught measures"] != uninterrupted[0]["taught measures"]
+    for moment in MEASURING:
+        done = drive(place, "run", moment, "recipe.yaml", "unmeasured", cache="cache-whole")
+        assert done.returncode == KILLED, (moment, done.stderr[-3000:])
+    assert drive(place, "run", 0, "recipe.yaml", "unmeasured", cache="cache-whole").returncode == 0
+    assert digest(place, "unmeasured") == uninterrupted[0]
+
+
 def test_the_law_can_fail(place: Path, uninterrupted: tuple[dict[str, str], int]) -> None:
-    """Control: a run that resumes from a tampered state does not end with the same weights."""
-    expected, _ = uninterrupted
-    shutil.copytree(place / "whole", place / "tampered")
-    weights = place / "tampered" / "taught" / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(bytes(data))
-    assert digest(place, "tampered") != expected
+    """Control: a checkpoint that claims to be whole but starts Adam from nothing ends with other weights."""
+    recipe = (place / "recipe.yaml").read_text()
+    (place / "one.yaml").write_text(recipe[: recipe.index("  - grow:")])
+    done = drive(place, "run", r"os\.rename .*/\.checkpoint-15\.partial", "one.yaml", "honest", cache="cache-whole")
+    assert done.returncode == KILLED, done.stderr[-3000:]
+    shutil.copytree(place / "honest", place / "forged")
+    newest = place / "forged" / ".causal.work" / "training" / "checkpoints" / "checkpoint-10"
+    (newest / "optimizer.pt").unlink()
+    manifest = json.loads((newest / "manifest.json").read_text())
+    del manifest["files"]["optimizer.pt"]
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    weights = {}
+    for name in ("honest", "forged"):
+        done = drive(place, "run", 0, "one.yaml", name, cache="cache-whole")
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "resumed checkpoint-10, exactly" in done.stdout + done.stderr
+        weights[name] = digest(place, name)["causal/model.safetensors"]
+    expected = uninterrupted[0]["causal/model.safetensors"]
+    assert weights["honest"] == expected
+    assert weights["forged"] != expected

@@ -61,7 +61,7 @@ def found(place: Path, how: str, name: str) -> dict[str, Any]:
     return torch.load(place / how / f"{name}.pt", weights_only=False)
 
 
-@pytest.mark.parametrize("name", ["masked", "causal", "taught", "protected"])
+@pytest.mark.parametrize("name", ["masked", "causal", "taught", "protected", "adapter"])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_equal_one(runs: Path, how: str, name: str) -> None:
     one, two = found(runs, "one", name), found(runs, how, name)
@@ -73,6 +73,11 @@ def test_two_processes_equal_one(runs: Path, how: str, name: str) -> None:
     assert max(abs(a - b) for a, b in zip(one["held_out"], two["held_out"], strict=True)) < 1e-4
     assert one["books"] == two["books"]
     assert tiny.relative(one["weights"], two["weights"]) < 1e-4
+    # What comes out is the model that went in: its class, its names, its settings.
+    assert [one[key] for key in ("kind", "state", "max_new_tokens")] == [
+        two[key] for key in ("kind", "state", "max_new_tokens")
+    ]
+    assert one["max_new_tokens"] == (7 if name == "causal" else None)
 
 
 def test_the_law_sees_a_mean_of_processes(runs: Path) -> None:

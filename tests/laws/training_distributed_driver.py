@@ -86,7 +86,16 @@ def case(name: str) -> tuple[str, Any]:
         return "bert", lambda model: MeanOfProcesses()
     if name == "protected":
         return "llama", lambda model: Protected(masks_for(model))
-    return {"masked": "bert", "causal": "llama"}[name], lambda model: LanguageModelling()
+    return {"masked": "bert", "causal": "llama", "adapter": "llama"}[name], lambda model: LanguageModelling()
+
+
+def with_adapter(model: Any) -> Any:
+    """A LoRA that is not the identity, with a wholly trained last norm beside it."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(3)
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["norm"], init_lora_weights=False)
+    return get_peft_model(model, config)
 
 
 def force_fsdp2() -> None:
@@ -132,6 +141,10 @@ def run(name: str, out: Path, shared: Path, *, again: bool = False) -> None:
 
     family, objective = case(name)
     model, anatomy = tiny.tiny(family)
+    if name == "causal":
+        model.generation_config.max_new_tokens = 7
+    if name == "adapter":
+        model = with_adapter(model)
     before = tiny.copy_of(model)
     data = tiny.data_for(family, shared)
     data = TrainingData(data.train, Uneven(data.collator), data.eval, data.unigram)
@@ -154,6 +167,9 @@ def run(name: str, out: Path, shared: Path, *, again: bool = False) -> None:
                 "weights": weights,
                 "before": before,
                 "sharded": watch.sharded,
+                "kind": type(result.model).__name__,
+                "max_new_tokens": result.model.generation_config.max_new_tokens if name == "causal" else None,
+                "state": sorted(result.model.state_dict()),
                 "notes": [line["text"] for line in lines if line["kind"] == "note"],
             },
             out / f"{name}{'-again' if again else ''}.pt",
@@ -165,7 +181,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if how == "fsdp":
         force_fsdp2()
-    names = ["masked", "causal", "taught", "protected"] + (["wrong"] if how != "fsdp" else [])
+    names = ["masked", "causal", "taught", "protected", "adapter"] + (["wrong"] if how != "fsdp" else [])
     for name in names:
         run(name, out, out.parent)
     if how != "one":

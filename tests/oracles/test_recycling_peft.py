@@ -146,8 +146,10 @@ def test_other_shapes_are_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             carry(adapter, base, tmp_path / "out")
         assert not (tmp_path / "out").exists()
-    with pytest.raises(InputError, match="already exists"):
+    with pytest.raises(InputError, match="its own source"):
         carry(adapter, old, adapter)
+    with pytest.raises(InputError, match="already exists"):
+        carry(adapter, old, wide)
     with pytest.raises(InputError, match="no such"):
         carry(adapter, tmp_path / "nothing", tmp_path / "out")
 

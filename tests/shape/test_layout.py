@@ -20,7 +20,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # From the bottom up.  A module imports its own package and any layer below, never a sibling of its own layer.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"storage", "methods"},
+    {"storage", "methods", "processes"},
     {"tensor_files"},
     {"checkpoints", "lineage"},
     {"anatomy"},

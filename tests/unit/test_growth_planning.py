@@ -242,6 +242,9 @@ def test_an_existing_directory_is_kept_unless_forced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"already exists.*--force"):
         grow_checkpoint(tmp_path / "small", tmp_path / "big", {"hidden_size": 64})
     assert (tmp_path / "big" / "mine.txt").exists()
+    with pytest.raises(InputError, match="is not a model"):
+        grow_checkpoint(tmp_path / "small", tmp_path / "big", {"hidden_size": 64}, force=True)
+    save_model(build(), tmp_path / "big")
     grow_checkpoint(tmp_path / "small", tmp_path / "big", {"hidden_size": 64}, force=True)
     assert not (tmp_path / "big" / "mine.txt").exists()
     with pytest.raises(InputError, match="no such model directory"):

@@ -120,7 +120,9 @@ def test_disk_is_generations_and_checkpoints(recipe: Path) -> None:
     plan = plan_of(recipe, "stages.v2.dtype=bfloat16")
     v1, v2 = plan.stage("v1"), plan.stage("v2")
     assert v1.params is not None and (v1.disk_bytes, v2.disk_bytes) == (4 * v1.params, 2 * v1.params)
-    assert v1.checkpoint_bytes == (1 + 1) * 12 * v1.params and v2.checkpoint_bytes == (2 + 1) * 12 * v1.params
+    assert v1.checkpoint_bytes == (1 + 1) * 12 * v1.params and v2.checkpoint_bytes == ((2 + 1) * 12 + 4) * v1.params
+    alone = plan_of(recipe, "stages.v2.domains=[extra]").stage("v2")  # no finished domain is kept beside it
+    assert alone.checkpoint_bytes == (2 + 1) * 12 * v1.params
     assert plan.stage("measure").disk_bytes == 0
     assert plan.packed_bytes == round(1.5 * (6000 + 3000))
 

@@ -160,7 +160,12 @@ def test_the_hash_ignores_names_of_stages(clinic: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["stages.v1.keep=5", "stages.v1.checkpoint_every=7", "stages.v1.micro_batch_tokens=128", "stages.v1.training={report_to: none}"],
+    [
+        "stages.v1.keep=5",
+        "stages.v1.checkpoint_every=7",
+        "stages.v1.micro_batch_tokens=128",
+        "stages.v1.training={report_to: none}",
+    ],
 )
 def test_the_hash_ignores_how_a_stage_is_worked_off(clinic: Path, override: str) -> None:
     assert hash_of(clinic, "v1", (override,)) == hash_of(clinic, "v1")
@@ -204,7 +209,10 @@ def test_defaults_that_depend_on_other_keys_are_filled_in(clinic: Path) -> None:
     assert stage(load_recipe(clinic, ["stages.triage-v1.adapter=null"]), "triage-v1").lr == 5e-5
 
 
-def test_a_method_from_outside_is_taken_as_it_is(clinic: Path) -> None:
+def test_a_method_from_outside_is_taken_as_it_is(clinic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (clinic.parent / "my_package").mkdir()
+    (clinic.parent / "my_package" / "module.py").write_text("class Class: ...")
+    monkeypatch.syspath_prepend(clinic.parent)
     method = '{name: "my_package.module:Class", strength: 3}'
     recipe = load_recipe(clinic, [f"stages.v2.method={method}"])
     assert stage(recipe, "v2").method[0].options == {"strength": 3}

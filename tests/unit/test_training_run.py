@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,6 +20,7 @@ from bequest.training import LanguageModelling, Objective, Stage, Step, Term, Tr
 from bequest.training.loading import PreparedCollator, Run
 from bequest.training.metrics import MetricsFile
 from bequest.training.objective import Composed, compose
+from bequest.training.session import training_arguments
 from bequest.training.trainer import Trainer
 
 
@@ -293,8 +295,45 @@ def test_an_objectives_moments(tmp_path: Path) -> None:
     assert [entry[0] for entry in first.seen] == ["begin"]
     second = Counting()
     run(tmp_path, [second], checkpoint_every=5)
-    assert second.seen[0] == ("restored", {"seen": 1})
-    assert second.seen[1][0] == "begin"
+    assert second.seen[0][0] == "begin"
+    assert second.seen[1] == ("restored", {"seen": 1})
+
+
+def test_methods_inherit_what_their_own_class_handed_on(tmp_path: Path) -> None:
+    method = Counting()
+    stage = Stage(torch.nn.Linear(1, 1), tmp_path, 1, 1, {"Counting": {"importance": 3}, "Other": {"x": 1}})
+    compose([method]).begin(stage)
+    assert method.seen[0][1] == {"importance": 3}
+
+
+def test_gradient_checkpointing_does_not_stay(tmp_path: Path) -> None:
+    model, anatomy = tiny.tiny("llama")
+    during: list[bool] = []
+
+    class Watching(LanguageModelling):
+        def terms(self, step: Step) -> dict[str, Term]:
+            during.append(model.is_gradient_checkpointing)
+            return super().terms(step)
+
+    settings = tiny.settings(2, training={"gradient_checkpointing": True})
+    train(model, tiny.data_for("llama", tmp_path), Watching(), settings, tmp_path / "r", anatomy=anatomy)
+    assert during == [True, True]
+    assert not model.is_gradient_checkpointing
+
+
+def test_one_process_uses_one_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nn.DataParallel's replicas would not have the hook on the head."""
+    monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda args: args._n_gpu))
+    prepared = transformers.TrainingArguments.__post_init__
+
+    def with_four(args: Any) -> None:
+        prepared(args)
+        args.device  # noqa: B018  # settled here, as the property does it
+        args._n_gpu = 4
+
+    monkeypatch.setattr(transformers.TrainingArguments, "__post_init__", with_four)
+    args, _ = training_arguments(tiny.settings(2), tmp_path, samples=8)
+    assert args.n_gpu == 1
 
 
 def test_composition() -> None:

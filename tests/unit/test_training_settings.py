@@ -9,6 +9,7 @@ import pytest
 import transformers
 
 from bequest.errors import InputError
+from bequest.training.objective import Progress
 from bequest.training.settings import OWNED, PASSED, REMOVED, TrainSettings
 
 
@@ -35,10 +36,10 @@ def test_epochs_of_a_task() -> None:
 
 
 def test_shares_and_tokens_become_updates() -> None:
-    plan = TrainSettings(tokens=100 * 4096, block=128, batch_tokens=4096).batches()
-    assert plan.updates_for(0.3) == 30
-    assert plan.updates_for(4097) == 2
-    assert plan.updates_for(1) == 100
+    progress = Progress(updates=100, tokens_per_update=4096)
+    assert progress.updates_for(0.3) == 30
+    assert progress.updates_for(4097) == 2
+    assert progress.updates_for(1) == 100
 
 
 @pytest.mark.parametrize(

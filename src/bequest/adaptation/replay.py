@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bequest.adaptation.limits import check_replay
 from bequest.errors import InputError
 from bequest.training.objective import Objective, Source, Step, Term
 
@@ -23,8 +24,7 @@ class Replay(Objective):
     """r, the share of all tokens that is replayed."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise InputError(f"{self.share} is not in [0, 1)", key="method.share", remedy="use 0.05")
+        check_replay(self.share)
 
     def terms(self, step: Step) -> dict[str, Term]:
         """None of its own: replay changes what is read, not what is minimised."""
@@ -41,8 +41,8 @@ class Replay(Objective):
         if not earlier:
             raise InputError(
                 "there is no earlier corpus to replay",
-                key="method.replay",
-                remedy="adapt a model whose lineage names its corpora, or drop replay",
+                key="method",
+                remedy="start from a model that was trained on another corpus of the recipe, or drop replay",
             )
         kept = [dataclasses.replace(source, share=source.share * (1 - self.share)) for source in current]
         return kept + [dataclasses.replace(source, share=self.share / len(earlier)) for source in earlier]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from bequest.adaptation.limits import check_sequential
 from bequest.training.objective import Objective, Step, Term
 from bequest.training.settings import TrainSettings
 
@@ -21,6 +22,9 @@ class Sequential(Objective):
 
     min_lr_ratio: float = 0.1
     """Where the cosine of each domain ends, as a share of its peak."""
+
+    def __post_init__(self) -> None:
+        check_sequential(self.min_lr_ratio)
 
     def terms(self, step: Step) -> dict[str, Term]:
         """None of its own: the language-model term is beneath every method."""

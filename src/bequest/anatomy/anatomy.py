@@ -111,6 +111,12 @@ class Anatomy:
 
     # --- sizes and names
 
+    @property
+    def longest(self) -> int:
+        """The longest sequence that the positions of this config serve, in tokens."""
+        behind = (self.config.get("pad_token_id") or 0) + 1 if self.family.positions_after_padding else 0
+        return self.sizes["pos"] - behind
+
     def _sizes(self) -> dict[str, int]:
         key, config = self.family.key, self.config
         self.heads: int = config[key("num_attention_heads")]

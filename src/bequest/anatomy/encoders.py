@@ -71,6 +71,8 @@ BERT = Family(
     name="bert",
     prefix="bert",
     norm="layer-post",
+    tokenizer="wordpiece",
+    typed=True,
     rows=(*_embeddings("hidden"), *_BERT_BLOCK),
     heads={
         "masked-lm": Head(
@@ -113,6 +115,7 @@ ROBERTA = Family(
     name="roberta",
     prefix="roberta",
     norm="layer-post",
+    positions_after_padding=True,
     rows=(*_embeddings("hidden"), *_BERT_BLOCK),
     heads={
         "masked-lm": Head(
@@ -152,6 +155,7 @@ DISTILBERT = Family(
     name="distilbert",
     prefix="distilbert",
     norm="layer-post",
+    tokenizer="wordpiece",
     rows=(
         Row("embeddings.word_embeddings.weight", "vocab -> hidden"),
         # With sinusoidal_pos_embds the table is still data: a grown one is copied, for sines of the larger width would
@@ -224,6 +228,8 @@ ELECTRA = Family(
     name="electra",
     prefix="electra",
     norm="layer-post",
+    tokenizer="wordpiece",
+    typed=True,
     rows=(
         *_embeddings("embed"),
         *_dense("embeddings_project", "hidden <- embed", when=_PROJECTED),

@@ -80,6 +80,10 @@ class Family:
         head_dim: ``field`` (a config key), ``optional`` (read when present), ``quotient`` (always hidden / heads).
         whole_heads: whether the config refuses a hidden size that its heads do not divide.
         rotary: whether positions rotate pairs of dimensions inside a head, which must then be even.
+        tokenizer: the kind that the family's published checkpoints use, and that a new model's own tokenizer gets.
+        typed: whether its models take ``token_type_ids``.
+        positions_after_padding: whether learnt positions are counted from behind the padding id, so that the table
+            holds ``pad_token_id + 1`` fewer of them than it has rows.
         buffers: tensors that are made, not learnt; files may still hold them and they are ignored.
         stale: tensors of heads that this family's files may hold and no variant here uses.
         refuses: config switches that no line covers -> what to say.
@@ -96,6 +100,9 @@ class Family:
     head_dim: Literal["field", "optional", "quotient"] = "quotient"
     whole_heads: bool = True
     rotary: bool = False
+    tokenizer: Literal["byte-bpe", "wordpiece"] = "byte-bpe"
+    typed: bool = False
+    positions_after_padding: bool = False
     buffers: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     refuses: Mapping[str, str] = field(default_factory=dict)

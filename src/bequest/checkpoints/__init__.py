@@ -4,7 +4,15 @@ Importable without torch or transformers; both are imported where they are neede
 """
 
 from bequest.checkpoints.companions import copy_tokenizer, load_adapter, load_tokenizer, save_adapter, save_tokenizer
-from bequest.checkpoints.headers import fetch, header_shapes, is_adapter, load_config, stored_bytes, stored_dtype
+from bequest.checkpoints.headers import (
+    fetch,
+    header_shapes,
+    hub_tokenizer,
+    is_adapter,
+    load_config,
+    stored_bytes,
+    stored_dtype,
+)
 from bequest.checkpoints.models import live_config, load_model, meta_model, new_model, save_model
 from bequest.checkpoints.names import to_disk_names, to_memory_names
 
@@ -12,6 +20,7 @@ __all__ = [
     "copy_tokenizer",
     "fetch",
     "header_shapes",
+    "hub_tokenizer",
     "is_adapter",
     "live_config",
     "load_adapter",

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
+import os
 import re
+import socket
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +66,51 @@ def hub_file(path: str | Path, name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(str(path), name))
+        return Path(hf_hub_download(str(path), name, local_files_only=not hub_answers()))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise _unreachable(path, error) from None
+
+
+def hub_tokenizer(path: str | Path) -> Path:
+    """The directory of the Hub's own cache with a Hub model's tokenizer files, fetched without its weights.
+
+    Raises:
+        InputError: no tokenizer there, or the Hub cannot be reached.
+    """
+    place: Path | None = None
+    slow = (("vocab.txt",), ("vocab.json", "merges.txt"), ("spiece.model",), ("tokenizer.model",))
+    for names in (("tokenizer.json",), *slow):
+        for name in names:
+            with contextlib.suppress(InputError):
+                place = hub_file(path, name).parent
+        if place is not None:
+            break
+    if place is None:
+        raise InputError("no tokenizer in this Hub model", where=path, remedy="name a model with a tokenizer.json")
+    with contextlib.suppress(InputError):
+        hub_file(path, "tokenizer_config.json")
+    return place
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Whether the Hub can be reached at all; asked once, because its client retries for half a minute by itself.
+
+    Behind a proxy, only the client itself can tell.
+    """
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    parts = urllib.parse.urlsplit(constants.ENDPOINT)
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        socket.create_connection((parts.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def refuse_unless_hub(path: str | Path) -> None:
@@ -101,7 +148,8 @@ def fetch(path: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(path), ignore_patterns=["*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pt"]))
+        unwanted = ["*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pt"]
+        return Path(snapshot_download(str(path), ignore_patterns=unwanted, local_files_only=not hub_answers()))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise _unreachable(path, error) from None
 

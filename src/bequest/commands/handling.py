@@ -12,7 +12,7 @@ from bequest.commands import terminal
 from bequest.commands.terminal import AsJson, Force
 from bequest.errors import InputError, RunError
 from bequest.recipe.quantities import ExplainedError, parse_count, short, short_bytes
-from bequest.tensor_files import weight_files
+from bequest.tensor_files import check_target, weight_files
 
 
 def parse_sizes(words: list[str]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def grow(
     place, target = Path(source), Path(out)
     if lineage.kind_of(place) == "adapter":
         raise InputError("is an adapter, and a model is needed", where=place, remedy="grow its base, then carry it")
-    _refuse_existing(target, force)
+    check_target(target, force=force, sources=[place])
     names = method or ["auto"]
     chosen: Any = names[0] if len(names) == 1 else names
     planned = plan_growth(place, parse_sizes(to), method=chosen)
@@ -64,23 +64,13 @@ def grow(
     from bequest.growth import grow_checkpoint
     from bequest.reports.card import write_card
 
-    with storage.atomic_directory(target, force=force) as temporary:
-        record = grow_checkpoint(place, temporary, planned.to, chosen).record()
-        made = lineage.make_lineage(
-            temporary,
-            name=target.name,
-            stage="grow",
-            method="+".join(planned.methods),
-            parameters={"to": dict(planned.to)},
-            maps=record,
-            parents=[lineage.parent_of(place, "base", child=target)],
-        )
-        lineage.write_lineage(temporary, made)
-        write_card(temporary)
+    record = grow_checkpoint(place, target, planned.to, chosen, force=force).record()
+    write_card(target)
     proof = _check(place, target, must=planned.exact) if check else None
     if as_json:
         found = vars(proof) if proof is not None else None
-        terminal.show_json({"out": out, "id": made.id, "params": planned.params, "plan": record, "check": found})
+        made = lineage.read_lineage(target).id
+        terminal.show_json({"out": out, "id": made, "params": planned.params, "plan": record, "check": found})
         return
     if proof is not None:
         terminal.show(proof.verdict)
@@ -101,11 +91,6 @@ def _check(source: Path, target: Path, *, must: bool) -> Any:
     if must and not proof.preserved:
         raise RunError(f"planned as exact, but {proof.verdict}", where=target, remedy="report this as a bug")
     return proof
-
-
-def _refuse_existing(target: Path, force: bool) -> None:
-    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
-        raise InputError("already exists", where=target, remedy="pass --force to replace it, or name another directory")
 
 
 def adopt(
@@ -179,7 +164,7 @@ def carry(
 ) -> None:
     """Carry tuned weights onto another base of the same shape, without training."""
     lineage.kind_of(Path(tuned))
-    _refuse_existing(Path(out), force)
+    check_target(out, force=force, sources=[tuned, onto])
     terminal.announce(f"writes {out}/ ({Path(tuned).name} on {Path(onto).name})", as_json=as_json)
     from bequest.recycling import carry as carry_weights
     from bequest.reports.card import write_card

@@ -1,6 +1,6 @@
 """How commands speak: results on standard output, progress on standard error, colour and boxes on a terminal only.
 
-With ``--json`` standard output holds one JSON document and nothing else.
+With ``--json`` standard output holds one JSON document and nothing else.  Of several processes the main one speaks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from bequest import processes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -29,7 +31,9 @@ def output() -> Console:
     from rich.console import Console
 
     plain = not sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=plain, width=PLAIN_WIDTH if plain else None)
+    return Console(
+        highlight=False, soft_wrap=plain, width=PLAIN_WIDTH if plain else None, quiet=not processes.is_main()
+    )
 
 
 def progress(as_json: bool = False) -> Console:
@@ -37,7 +41,13 @@ def progress(as_json: bool = False) -> Console:
     from rich.console import Console
 
     plain = not (sys.stderr if as_json else sys.stdout).isatty()
-    return Console(stderr=as_json, highlight=False, soft_wrap=plain, width=PLAIN_WIDTH if plain else None)
+    return Console(
+        stderr=as_json,
+        highlight=False,
+        soft_wrap=plain,
+        width=PLAIN_WIDTH if plain else None,
+        quiet=not processes.is_main(),
+    )
 
 
 def show(*parts: RenderableType) -> None:
@@ -49,7 +59,8 @@ def show(*parts: RenderableType) -> None:
 
 def show_json(value: Any) -> None:
     """Print one JSON document."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    if processes.is_main():
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()) -> Table:

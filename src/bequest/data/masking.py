@@ -142,6 +142,11 @@ class CausalCollator:
         return _batch(samples, ids, targets)
 
 
+def collator_for(head: str, tokenizer: Any, **masking: Any) -> CausalCollator | MaskingCollator:
+    """The collator that makes a head's targets: next tokens for ``causal-lm``, else masks (``masking`` as there)."""
+    return CausalCollator() if head == "causal-lm" else MaskingCollator(tokenizer, **masking)
+
+
 def _batch(
     samples: Sequence[Mapping[str, Any]], ids: npt.NDArray[np.int64], targets: npt.NDArray[np.int64]
 ) -> dict[str, torch.Tensor]:

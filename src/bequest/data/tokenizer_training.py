@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest import storage
+from bequest.anatomy.families import family_named, objective_of
+from bequest.anatomy.table import Family
 from bequest.data.corpora import Corpus
 from bequest.data.splitting import is_held_out
 from bequest.errors import InputError, did_you_mean
@@ -40,9 +42,6 @@ BERT = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-MASKED_FAMILIES = ("bert", "roberta", "distilbert", "electra")
-#: The families whose models take token_type_ids.
-TYPED_FAMILIES = ("bert", "electra")
 
 
 def train_tokenizer(
@@ -71,13 +70,14 @@ def train_tokenizer(
     """
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}", key="tokenizer.kind", remedy=did_you_mean(kind, KINDS))
-    family = family or ("llama" if kind == "byte-bpe" else "bert")
-    if kind == "wordpiece" and family not in MASKED_FAMILIES:
-        raise InputError(f"wordpiece does not suit {family}", key="tokenizer.kind", remedy="use byte-bpe for decoders")
+    record = family_named(family or ("llama" if kind == "byte-bpe" else "bert"))
+    if kind == "wordpiece" and objective_of(record) != "masked-lm":
+        what = f"wordpiece does not suit {record.name}"
+        raise InputError(what, key="tokenizer.kind", remedy="use byte-bpe for decoders")
     tokenizer = (
-        _byte_bpe(corpora, vocab_size, family, seed)
+        _byte_bpe(corpora, vocab_size, record, seed)
         if kind == "byte-bpe"
-        else _wordpiece(corpora, vocab_size, family, seed)
+        else _wordpiece(corpora, vocab_size, record, seed)
     )
     if directory is not None:
         with storage.atomic_directory(directory) as temporary:
@@ -96,10 +96,11 @@ def _texts(corpora: Sequence[Corpus], seed: int) -> Iterator[str]:
                     return
 
 
-def _byte_bpe(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: int) -> PreTrainedTokenizerFast:
+def _byte_bpe(corpora: Sequence[Corpus], vocab_size: int, family: Family, seed: int) -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-    specials = dict(ROBERTA if family in MASKED_FAMILIES else CAUSAL)
+    masked = objective_of(family) == "masked-lm"
+    specials = dict(ROBERTA if masked else CAUSAL)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     _check_size(vocab_size, len(specials) + len(alphabet))
     tokenizer = Tokenizer(models.BPE())
@@ -113,7 +114,7 @@ def _byte_bpe(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: int
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(corpora, seed), trainer)
-    if family in MASKED_FAMILIES:
+    if masked:
         specials |= {"cls_token": "<s>", "sep_token": "</s>"}
         ids = {token: number for number, token in enumerate(ROBERTA.values())}  # special tokens come first
         tokenizer.post_processor = processors.RobertaProcessing(("</s>", ids["</s>"]), ("<s>", ids["<s>"]))
@@ -122,7 +123,7 @@ def _byte_bpe(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: int
     return _wrapped(tokenizer, specials, typed=False)
 
 
-def _wordpiece(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: int) -> PreTrainedTokenizerFast:
+def _wordpiece(corpora: Sequence[Corpus], vocab_size: int, family: Family, seed: int) -> PreTrainedTokenizerFast:
     """WordPiece.  The trainer of ``tokenizers`` numbers ``##x`` (and breaks ties among rare characters) in the order of
     a randomly seeded hash map, so two runs differ; given the alphabet and every ``##x`` beforehand it cannot.
     """
@@ -159,7 +160,7 @@ def _wordpiece(corpora: Sequence[Corpus], vocab_size: int, family: str, seed: in
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, finished.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
-    return _wrapped(finished, dict(BERT), typed=family in TYPED_FAMILIES)
+    return _wrapped(finished, dict(BERT), typed=family.typed)
 
 
 def _stands_alone(character: str) -> bool:
@@ -192,7 +193,8 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
     Two tokenizers with equal digests give equal ids; padding, truncation and templates are no part of it.
     """
-    specials = {role: str(token) for role, token in sorted(tokenizer.special_tokens_map.items())}
+    roles = tokenizer.special_tokens_map
+    specials = {role: str(token) for role, token in sorted(roles.items()) if role != "pad_token"}
     if not tokenizer.is_fast:
         return storage.value_digest(
             {"vocabulary": tokenizer.get_vocab(), "specials": specials, "class": type(tokenizer).__name__}

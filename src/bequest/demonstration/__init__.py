@@ -37,6 +37,7 @@ def run_demo(out: Path, *, console: Console, overrides: Sequence[str] = ()) -> D
     Raises:
         BequestError: as :func:`bequest.run`.
     """
+    from bequest.data.demo import demo_missing
     from bequest.demonstration.summary import HEADING, summarise
     from bequest.recipe import load_recipe
     from bequest.running import run, summarise_run
@@ -45,8 +46,11 @@ def run_demo(out: Path, *, console: Console, overrides: Sequence[str] = ()) -> D
     started = time.monotonic()
     with resources.as_file(resources.files("bequest.demonstration") / "recipe.yaml") as path:
         recipe = load_recipe(path, list(overrides))
+        for line in demo_missing():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         done = run(recipe, out, console=console)
-        lines = [HEADING, *summarise(out, open_task(recipe, "areas"))]
+        seen = recipe.tasks["areas"].demo is not None  # an embedded task is cut out of its corpus
+        lines = [HEADING, *summarise(out, open_task(recipe, "areas"), seen_text=seen)]
         seconds = time.monotonic() - started
         again = f" ({len(done.skipped)} of {len(recipe.stages)} stages stood already)" if done.skipped else ""
         lines.append(f"training and measuring took {seconds / 60:.1f} minutes{again}")

@@ -16,8 +16,11 @@ from typing import Any
 from bequest import lineage, storage
 from bequest.data.tasks import Task
 from bequest.measures.intervals import Interval, effect_line, interval, paired
+from bequest.recipe.quantities import short
 
 HEADING = "What this run showed (95 % intervals over held-out blocks or test examples; one training seed):"
+CHAIN = ("small", "big", "v1")
+"""The stages whose cost the grown and taught model carries."""
 SAME_LOSS = 1e-3
 """Two losses this near (nats) are one model's: rounding moves a loss by 1e-6, anything learnt by more than 1e-2."""
 
@@ -55,10 +58,16 @@ class Evidence:
         return found
 
 
-def summarise(out: Path, task: Task) -> list[str]:
-    """The five lines of a finished demo."""
+def summarise(out: Path, task: Task, *, seen_text: bool) -> list[str]:
+    """The five lines of a finished demo; ``seen_text``: the task is made of text that the models were trained on."""
     evidence = Evidence.read(out)
-    return [learning(evidence), growing(evidence), inheriting(evidence), recycling(evidence, task), replaying(evidence)]
+    return [
+        learning(evidence),
+        growing(evidence),
+        inheriting(evidence),
+        recycling(evidence, task, seen_text=seen_text),
+        replaying(evidence),
+    ]
 
 
 def learning(evidence: Evidence) -> str:
@@ -97,25 +106,51 @@ def metrics(stage: Path) -> list[dict[str, Any]]:
 
 
 def inheriting(evidence: Evidence) -> str:
-    """Grown and taught against scratch at equal tokens."""
-    tokens = lineage.read_lineage(evidence.out / "v1").cost.tokens
+    """Grown and taught against scratch at equal tokens, with what each took in all: the small model was not free."""
+    alone, chain = cost(evidence.out, "scratch"), cost(evidence.out, *CHAIN)
     gain = paired(evidence.blocks("v1"), evidence.blocks("scratch"), over="blocks")
-    return effect_line(
-        "grow + inherit: loss of v1", gain, control=f"scratch at equal tokens ({tokens:,})", unit="nats", better="lower"
+    control = (
+        f"scratch at equal tokens ({alone.tokens:,} and {short(alone.train_flops, 'FLOP')} in all; v1 with the small "
+        f"model that it came from took {chain.tokens:,} and {short(chain.train_flops + chain.teacher_flops, 'FLOP')}, "
+        f"{short(chain.teacher_flops, 'FLOP')} of it the teacher's)"
+    )
+    return effect_line("grow + inherit: loss of v1", gain, control=control, unit="nats", better="lower")
+
+
+def cost(out: Path, *stages: str) -> lineage.Cost:
+    """What stages took together."""
+    costs = [lineage.read_lineage(out / stage).cost for stage in stages]
+    return lineage.Cost(
+        tokens=sum(each.tokens for each in costs),
+        train_flops=sum(each.train_flops for each in costs),
+        teacher_flops=sum(each.teacher_flops for each in costs),
     )
 
 
-def recycling(evidence: Evidence, task: Task) -> str:
+def recycling(evidence: Evidence, task: Task, *, seen_text: bool) -> str:
     """The recycled adapter against none and against a retrained one."""
+    known = " (the task's paragraphs also stand, unlabelled, in the pre-training text)" if seen_text else ""
     recycled, retrained = evidence.right("areas-v3"), evidence.right("areas-v3-retrained")
     none = majority(task)
     over_none, over_new = paired(recycled, none, over="examples"), paired(recycled, retrained, over="examples")
     return (
-        effect_line("recycle: accuracy of the old adapter on v3", over_none, control=f"none (majority class "
-                    f"{sum(none) / len(none):.1%})", digits=1, scale=100, unit="points")
+        effect_line(
+            f"recycle: accuracy of the old adapter on v3{known}",
+            over_none,
+            control=f"none (majority class {sum(none) / len(none):.1%})",
+            digits=1,
+            scale=100,
+            unit="points",
+        )
         + "; "
-        + effect_line("and", over_new, control=f"one retrained on v3 ({sum(retrained) / len(retrained):.1%})",
-                      digits=1, scale=100, unit="points")
+        + effect_line(
+            "and",
+            over_new,
+            control=f"one retrained on v3 ({sum(retrained) / len(retrained):.1%})",
+            digits=1,
+            scale=100,
+            unit="points",
+        )
     )
 
 

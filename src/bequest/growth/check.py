@@ -100,9 +100,8 @@ def _refuse_unlike(model: Any, bigger: Any, source: Anatomy, target: Anatomy) ->
 def _batches(source: Anatomy, seed: int, device: torch.device) -> list[dict[str, torch.Tensor]]:
     """Two lengths; the second with padding.  Ids avoid the padding id, which some families give no position."""
     generator = torch.Generator().manual_seed(seed)
-    room = source.sizes["pos"] - 2  # RoBERTa's positions begin after its padding id
     batches = []
-    for length in (min(7, room), min(16, room)):
+    for length in (min(7, source.longest), min(16, source.longest)):
         ids = torch.randint(2, source.sizes["vocab"], (3, length), generator=generator)
         mask = torch.ones_like(ids)
         if length > 7:

@@ -19,6 +19,7 @@ from bequest import lineage
 from bequest.anatomy.maps import origin_of
 from bequest.anatomy.surgery import grow_tensor
 from bequest.checkpoints import (
+    copy_tokenizer,
     header_shapes,
     is_adapter,
     live_config,
@@ -30,21 +31,10 @@ from bequest.checkpoints import (
 from bequest.errors import AnatomyError, InputError
 from bequest.growth.plan import GrowthPlan, Method, plan_growth
 from bequest.storage import atomic_directory, write_json
-from bequest.tensor_files import weight_files
+from bequest.tensor_files import check_target, weight_files
 
 _SHARD_BYTES = 2 * 1024**3
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-    "generation_config.json",
-)
+_GENERATION = "generation_config.json"
 
 
 def grow_checkpoint(
@@ -57,6 +47,9 @@ def grow_checkpoint(
     shard_bytes: int = _SHARD_BYTES,
 ) -> GrowthPlan:
     """Grow a model directory into a new one, tensor by tensor, in the dtype that it is stored in.
+
+    The directory has a lineage but no model card: ``bequest grow`` writes one beside it, as does
+    ``bequest.reports.card.write_card(out)``.
 
     Args:
         source: a model directory with safetensors weights.
@@ -78,16 +71,17 @@ def grow_checkpoint(
         raise InputError(
             "no such model directory", where=source, remedy="give a directory with config.json and weights"
         )
+    target = check_target(out, force=force, sources=[directory])
     plan = plan_growth(load_config(directory), to, method)
     if plan.maps is None:
         raise InputError(plan.refusal or plan.reason, where=source)
     places = _places(directory, plan)
-    with atomic_directory(Path(out), force=force) as temporary:
+    with atomic_directory(target, force=force) as temporary:
         _write_weights(plan, places, temporary, shard_bytes)
         write_json(temporary / "config.json", _stored_config(plan, directory))
-        for name in _TOKENIZER:
-            if (directory / name).is_file():
-                shutil.copy2(directory / name, temporary / name)
+        copy_tokenizer(directory, temporary)
+        if (directory / _GENERATION).is_file():
+            shutil.copyfile(directory / _GENERATION, temporary / _GENERATION)
         made = lineage.make_lineage(
             temporary,
             name=Path(out).name,

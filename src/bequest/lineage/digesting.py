@@ -27,7 +27,8 @@ TIED_NAMES = re.compile(
 # The dtype is part of the weights digest.
 VOLATILE = {"_name_or_path", "transformers_version", "peft_version", "torch_dtype", "dtype", "use_cache"}
 VOLATILE |= {"base_model_name_or_path", "revision", "inference_mode"}
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# Padding changes no ids of a text: a tokenizer that tuning gives a padding token stays the same tokenizer.
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
 def kind_of(directory: Path) -> Literal["model", "adapter"]:

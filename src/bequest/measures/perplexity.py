@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest.anatomy import anatomy_of
-from bequest.errors import InputError
+from bequest.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,6 +76,7 @@ def perplexity(
         InputError: the model has no language-model head.
     """
     from bequest.checkpoints import load_config, load_model, load_tokenizer
+    from bequest.data.masking import collator_for
     from bequest.measures.devices import pick_device
 
     anatomy = anatomy_of(load_config(model_dir))
@@ -84,18 +85,11 @@ def perplexity(
     model = load_model(model_dir).to(pick_device(device)).eval()
     tokenizer = load_tokenizer(model_dir)
     causal = anatomy.head == "causal-lm"
-    collator = collator_for(causal, tokenizer, mask_seed)
+    collator = collator_for(anatomy.head, tokenizer, mask_seed=mask_seed)
     return {
         name: measure_blocks(model, packed, collator, anatomy, causal=causal, limit=limit, batch=batch)
         for name, packed in corpora.items()
     }
-
-
-def collator_for(causal: bool, tokenizer: Any, mask_seed: int) -> Collator:
-    """The collator that turns held-out blocks into a batch with targets."""
-    from bequest.data.masking import CausalCollator, MaskingCollator
-
-    return CausalCollator() if causal else MaskingCollator(tokenizer, mask_seed)
 
 
 def measure_blocks(
@@ -112,6 +106,9 @@ def measure_blocks(
     found = list(block_losses(model, packed.held_out, collator, anatomy, limit=limit, batch=batch))
     targets = sum(count for _, count in found)
     loss = sum(total for total, _ in found) / max(1, targets)
+    if not math.isfinite(loss):
+        remedy = "the model has diverged: make it again with a lower lr"
+        raise RunError(f"the loss on {packed.name} is not a finite number", key="perplexity", remedy=remedy)
     statistics = packed.statistics
     per_byte = loss * statistics.held_out_tokens / (statistics.held_out_bytes * math.log(2)) if causal else None
     return Perplexity(

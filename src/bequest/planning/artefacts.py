@@ -112,14 +112,19 @@ class Known:
         return Artefact(name, config, signature, adapter=adapter, tuned=True)
 
 
-def tokenizer_signature(where: Any) -> str:
-    """The signature of an outside artefact's tokenizer: its digest, or the Hub id that it comes from."""
-    if isinstance(where, Path) or Path(str(where)).is_dir():
-        digest = lineage.tokenizer_digest(Path(where))
-        if digest is None:
-            raise InputError("holds no tokenizer", where=where, remedy="save the model's tokenizer into it")
-        return digest
-    return f"hub:{where}"
+def tokenizer_signature(where: Path | str) -> str:
+    """The signature of an outside artefact's tokenizer: a digest of what makes ids of text.
+
+    Which tokens are called padding, start or end is a setting beside that: tuning names a padding token where there is
+    none, and the ids stay what they were.
+    """
+    directory = Path(where) if Path(where).is_dir() else checkpoints.hub_tokenizer(where)
+    if (directory / "tokenizer.json").is_file():
+        return lineage.tokenizer_value_digest(storage.read_json(directory / "tokenizer.json"), {})
+    digest = lineage.tokenizer_digest(directory)
+    if digest is None:
+        raise InputError("holds no tokenizer", where=where, remedy="save the model's tokenizer into it")
+    return digest
 
 
 def vocabulary_size(where: Path | str) -> int:

@@ -13,6 +13,7 @@ from bequest.data.tasks import load_task
 from bequest.errors import InputError, RunError, did_you_mean
 from bequest.planning import estimates
 from bequest.planning.plan import Plan
+from bequest.recipe.ancestry import earlier_corpora
 from bequest.recipe.quantities import short_bytes
 from bequest.recipe.references import key_of
 from bequest.recipe.sections import Recipe, Section
@@ -50,7 +51,7 @@ def check_data(recipe: Recipe) -> tuple[int, dict[str, int]]:
         (embedded and very large tasks are not read).
     """
     packed = 0.0
-    for name in dict.fromkeys(corpus for stage in recipe.stages for corpus in stage.corpora_used()):
+    for name in dict.fromkeys(corpus for stage in recipe.stages for corpus in corpora_read(recipe, stage)):
         spec = recipe.corpora[name]
         try:
             corpus = open_corpus(name, spec, recipe.root)
@@ -62,6 +63,11 @@ def check_data(recipe: Recipe) -> tuple[int, dict[str, int]]:
     tasks = dict.fromkeys(task for stage in recipe.stages for task in stage.tasks_used())
     examples = {name: _check_task(recipe, name, recipe.tasks[name]) for name in tasks}
     return round(packed), {name: count for name, count in examples.items() if count is not None}
+
+
+def corpora_read(recipe: Recipe, section: Section) -> list[str]:
+    """The corpora that a stage reads: its own, and in an adapt stage those of its ancestors."""
+    return [*section.corpora_used(), *(earlier_corpora(recipe, section) if section.kind == "adapt" else [])]
 
 
 def _check_task(recipe: Recipe, name: str, spec: TaskSpec) -> int | None:
@@ -98,14 +104,11 @@ def in_recipe(recipe: Recipe, key: str, error: InputError) -> InputError:
 
 
 def check_positions(recipe: Recipe, section: Section, key: str, length: int, anatomy: Anatomy) -> None:
-    """Learnt positions end somewhere; roberta's start behind the padding index."""
-    limit = anatomy.config.get(anatomy.family.key("max_position_embeddings"))
-    if isinstance(limit, int) and anatomy.family.name == "roberta":
-        limit -= 2
-    if isinstance(limit, int) and length > limit:
+    """Positions end somewhere."""
+    if length > anatomy.longest:
         raise InputError(
-            f"{length} is longer than the {limit} positions of the model",
+            f"{length} is longer than the {anatomy.longest} positions of the model",
             where=recipe.source,
             key=key_of(section, key),
-            remedy=f"use at most {limit}, or give a new model max_position_embeddings",
+            remedy=f"use at most {anatomy.longest}, or give a new model max_position_embeddings",
         )

@@ -12,7 +12,8 @@ fused one, which keeps no s x s matrix.  The activations' constant counts what a
 pass: the inputs of norms and matrices, the two residual sums, and the gated FFN's three products.
 
 Disk: a generation is its parameters in its dtype.  While a stage trains it also has ``keep`` checkpoints, and one more
-for the moment before the oldest goes: float32 weights and Adam's two moments each, 12 A + 4 (P - A).
+for the moment before the oldest goes: float32 weights and Adam's two moments each, 12 A + 4 (P - A).  An adapt stage
+also keeps the float32 model of every domain that it has finished.
 """
 
 from __future__ import annotations

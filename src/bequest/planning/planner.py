@@ -18,6 +18,7 @@ from bequest.planning.settings import train_settings
 from bequest.recipe.parts import MethodCall, TokenizerSpec
 from bequest.recipe.references import key_of, locate
 from bequest.recipe.sections import (
+    DEFAULT_LENGTH,
     Adapt,
     Budgeted,
     Grow,
@@ -133,6 +134,7 @@ def _trained(
     micro = batches.micro_batch * section.block
     made = params * estimates.DTYPE_BYTES[section.dtype or _dtype(artefact.config)]
     domains = len(section.domains) if isinstance(section, Adapt) else 1
+    kept = (domains - 1) * estimates.FLOAT * params  # every finished domain keeps its model, not its checkpoints
     planned = StagePlan(
         section.name,
         section.kind,
@@ -152,7 +154,7 @@ def _trained(
             teachers=tuple(teacher.parameters() for teacher in teachers),
         ),
         disk_bytes=made,
-        checkpoint_bytes=(section.keep + 1) * estimates.checkpoint_bytes(params, params),
+        checkpoint_bytes=(section.keep + 1) * estimates.checkpoint_bytes(params, params) + kept,
         objective=objective,
         block=section.block,
         inferred=_inferred(section, artefact.config),
@@ -228,18 +230,20 @@ def _tuned(
     trains: bool = True,
 ) -> StagePlan:
     """What tuning takes; ``examples`` is None where they are not known before the run."""
-    check_positions(recipe, section, "max_length", section.max_length, anatomy)
+    if trains and section.max_length is not None:  # without one, recycled weights keep the length they were tuned with
+        check_positions(recipe, section, "max_length", section.max_length, anatomy)
+    length = section.max_length or DEFAULT_LENGTH
     params = anatomy.parameters()
     kind = str((adapter or {}).get("type", (adapter or {}).get("peft_type", ""))).lower()
     is_lora = adapter is not None and kind == "lora" and isinstance(rank, int)
     trainable = params if adapter is None else estimates.lora_parameters(anatomy, rank or 8) if is_lora else None
     guess = trainable if trainable is not None else params // 100
     updates = math.ceil(section.epochs * examples / section.batch) if examples else None
-    tokens = round(section.epochs * examples) * section.max_length if examples else None
-    flops = anatomy.flops(section.max_length, head_share=0.0)
+    tokens = round(section.epochs * examples) * length if examples else None
+    flops = anatomy.flops(length, head_share=0.0)
     # Weights that are not trained need no gradient of their own: the backward pass then costs as much as the forward.
     per_token = flops.train if adapter is None else 2 * flops.forward
-    micro = section.batch * section.max_length
+    micro = section.batch * length
     memory = estimates.training_bytes(anatomy, trainable=guess, micro_tokens=micro, head_share=0.0)
     return StagePlan(
         section.name,
@@ -254,7 +258,7 @@ def _tuned(
         memory_bytes=memory if trains else estimates.inference_bytes(anatomy, micro, 0.0),
         disk_bytes=estimates.FLOAT * guess,
         checkpoint_bytes=3 * estimates.checkpoint_bytes(params, guess) if trains else 0,
-        block=section.max_length,
+        block=length,
         notes=() if examples or not trains else ("tokens depend on the task's examples",),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from bequest.recipe.sections import Trained
+from bequest.recipe.sections import DEFAULT_LENGTH, Trained
 from bequest.training.settings import TrainSettings
 
 _FIELDS = {field.name for field in dataclasses.fields(TrainSettings)}
@@ -17,5 +17,5 @@ def train_settings(section: Trained) -> TrainSettings:
     """
     values = {name: getattr(section, name) for name in type(section).model_fields if name in _FIELDS}
     if "max_length" in type(section).model_fields:
-        values["block"] = section.max_length  # type: ignore[attr-defined]
+        values["block"] = section.max_length or DEFAULT_LENGTH  # type: ignore[attr-defined]
     return TrainSettings(**values)

@@ -1,10 +1,12 @@
 """A recipe: what is wanted, as a YAML file, validated into frozen pydantic models.
 
 ``sections`` holds the schema, ``loading`` reads a file and its command-line overrides, ``references`` checks what a
-stage may refer to, ``hashing`` says when a stage must run again, ``catalogue`` reads the methods' names, fields and
-documentation from their source, and ``templates/`` holds the starter recipes.  No torch anywhere.
+stage may refer to and ``method_checks`` which methods it may name, ``ancestry`` says what its bases were trained on and
+``hashing`` when a stage must run again, ``catalogue`` reads the methods' names, fields and documentation from their
+source, and ``templates/`` holds the starter recipes.  No torch anywhere.
 """
 
+from bequest.recipe.ancestry import earlier_corpora
 from bequest.recipe.hashing import SCHEMA_VERSION, stage_hash
 from bequest.recipe.loading import load_recipe
 from bequest.recipe.parts import MethodCall, Teacher
@@ -35,6 +37,7 @@ __all__ = [
     "Section",
     "Teacher",
     "Tune",
+    "earlier_corpora",
     "load_recipe",
     "stage_hash",
 ]

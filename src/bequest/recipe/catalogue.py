@@ -29,7 +29,10 @@ class FieldDoc:
 
 @dataclass(frozen=True)
 class MethodDoc:
-    """One method: its name in recipes, its class, what it is (docstrings of class and module), its fields."""
+    """One method: its name in recipes, its class, what it is (docstrings of class and module), its fields.
+
+    ``defines`` names the functions that its class itself defines.
+    """
 
     name: str
     verb: str
@@ -37,6 +40,7 @@ class MethodDoc:
     text: str
     module_text: str
     fields: tuple[FieldDoc, ...]
+    defines: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -89,8 +93,66 @@ def _describe(name: str, verb: str, value: ast.expr, homes: dict[str, tuple[str,
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == symbol:
             fields = _fields(node) if isinstance(node, ast.ClassDef) else ()
-            return MethodDoc(name, verb, f"{module}:{symbol}", ast.get_docstring(node) or "", module_text, fields)
+            defines = tuple(item.name for item in node.body if isinstance(item, ast.FunctionDef))
+            text = ast.get_docstring(node) or ""
+            return MethodDoc(name, verb, f"{module}:{symbol}", text, module_text, fields, defines)
     return MethodDoc(name, verb, f"{module}:{symbol}", "", module_text, ())
+
+
+def outside_method(verb: str, path: str) -> MethodDoc:
+    """A method from outside by its dotted path ``module:Class``; its source is read, and nothing is imported.
+
+    Where the source cannot tell (a compiled module, a star import, a module's ``__getattr__``), the method is taken as
+    it is.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+        NameError: the module does not have the name; ``name`` holds what it does have, joined by commas.
+        TypeError: the name is a function.
+        SyntaxError: the module is no Python.
+    """
+    module, _, symbol = path.partition(":")
+    file = outside_file(module)
+    unknown = MethodDoc(path, verb, path, "", "", ())
+    if file is None:
+        return unknown
+    tree = _parsed(file)
+    bound: dict[str, ast.stmt] = {}
+    for node in (inner for statement in tree.body for inner in _statements(statement)):
+        bound |= dict.fromkeys(_bound_names(node), node)
+    found = bound.get(symbol)
+    if isinstance(found, ast.ClassDef):
+        defines = tuple(item.name for item in found.body if isinstance(item, ast.FunctionDef))
+        text, module_text = ast.get_docstring(found) or "", ast.get_docstring(tree) or ""
+        return MethodDoc(path, verb, path, text, module_text, _fields(found), defines)
+    if isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef):
+        raise TypeError(symbol)
+    if found is None and "*" not in bound and "__getattr__" not in bound:
+        raise NameError(symbol, name=",".join(name for name, node in bound.items() if isinstance(node, ast.ClassDef)))
+    return unknown
+
+
+def _statements(node: ast.stmt) -> list[ast.stmt]:
+    """A statement of a module, and those inside when it is an ``if`` or a ``try``."""
+    if not isinstance(node, ast.If | ast.Try | ast.With):
+        return [node]
+    inside = [
+        statement
+        for child in ast.iter_child_nodes(node)
+        if isinstance(child, ast.stmt)
+        for statement in _statements(child)
+    ]
+    handlers = node.handlers if isinstance(node, ast.Try) else []
+    return inside + [statement for handler in handlers for item in handler.body for statement in _statements(item)]
+
+
+def _bound_names(node: ast.stmt) -> list[str]:
+    """The names that a statement binds in its module."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return [node.name]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+    return [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
 
 
 def _fields(node: ast.ClassDef) -> tuple[FieldDoc, ...]:
@@ -157,6 +219,34 @@ def module_file(module: str) -> Path:
         if candidate.is_file():
             return candidate
     raise ModuleNotFoundError(f"no module named {module!r}", name=module)
+
+
+def outside_file(module: str) -> Path | None:
+    """The source file of somebody else's module, without importing it or its parents; None where it has no source.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+    """
+    top, *parts = module.split(".")
+    missing = ModuleNotFoundError(f"no module named {module!r}", name=module)
+    if not all(part.isidentifier() for part in (top, *parts)):
+        raise missing
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # a module that was made by hand and has no spec
+        return None
+    if spec is None:
+        raise missing
+    if not parts:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for root in spec.submodule_search_locations or ():
+        base = Path(root, *parts)
+        for candidate in (base / "__init__.py", base.with_suffix(".py")):
+            if candidate.is_file():
+                return candidate
+        if any(base.parent.glob(f"{base.name}.*")):
+            return None
+    raise missing
 
 
 def _package_root(top: str) -> Path:

@@ -15,10 +15,10 @@ from bequest import storage
 from bequest.recipe.sections import Section
 
 SCHEMA_VERSION = 1
-# How a stage is worked off, and not what it makes (but for rounding): lowering these after a memory error, or asking for
-# more checkpoints, must not throw away what has been learnt.
+# How a stage is worked off, and not what it makes (but for rounding): lowering these after a memory error, or asking
+# for more checkpoints, must not throw away what has been learnt.
 HOW_NOT_WHAT = frozenset({"micro_batch_tokens", "checkpoint_every", "keep"})
-TOLD = re.compile(r"report_to|run_name|project|log_|logging_|dataloader_|trackio_|per_device_eval_batch_size|hub_|disable_")
+TOLD = re.compile(r"report_to|run_name|project|log_|dataloader_|trackio_|per_device_eval_batch_size|hub_")
 
 
 def stage_hash(section: Section, parent_ids: Sequence[str], data_fingerprints: Mapping[str, str]) -> str:

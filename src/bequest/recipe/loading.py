@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from bequest.data.specs import CorpusSpec, TaskSpec
 from bequest.errors import InputError, did_you_mean
+from bequest.recipe.method_checks import check_methods
 from bequest.recipe.parts import AdapterSpec, Teacher, TokenizerSpec
 from bequest.recipe.quantities import ExplainedError
 from bequest.recipe.references import check
@@ -54,6 +55,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     file = Path(path)
     raw = _overridden(_read(file), overrides, file)
     _check_shape(raw, file)
+    merged = _merged_text(raw, overrides) if overrides else None
     raw = _filled(raw)
     names = [stage["name"] for stage in raw["stages"]]
     _check_names(names, file)
@@ -61,8 +63,9 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise _explain(error, raw, file) from None
-    recipe._source = file
+    recipe._source, recipe._merged = file, merged
     check(recipe)
+    check_methods(recipe)
     return recipe
 
 
@@ -123,6 +126,14 @@ def _overridden(config: Any, overrides: Sequence[str], file: Path) -> Any:
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(_first_line(error), where=file, key=error.full_key) from None
+
+
+def _merged_text(raw: Mapping[str, Any], overrides: Sequence[str]) -> str:
+    """The recipe with its overrides as YAML again, in OmegaConf's own spelling, which reads back as the same values."""
+    from omegaconf import OmegaConf
+
+    named = "  ".join(" ".join(override.split()) for override in overrides)
+    return f"# with the command line's changes: {named}\n{OmegaConf.to_yaml(OmegaConf.create(dict(raw)))}"
 
 
 def _promote_method(config: Any, address: str) -> None:

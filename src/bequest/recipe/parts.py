@@ -12,8 +12,6 @@ from bequest.recipe.quantities import Count, ExplainedError, ShareOrCount, parse
 
 COUNT = re.compile(r"[0-9][0-9_.]*[kKmM]?")
 VOCABULARY = 8000
-# The families whose published checkpoints use WordPiece; a tokenizer trained for another one is byte-level BPE.
-WORDPIECE = {"bert", "distilbert", "electra"}
 
 
 class Strict(BaseModel):

@@ -47,6 +47,7 @@ def parse_share_or_count(value: Any) -> float | int:
     return parse_count(value)
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
 ShareOrCount = Annotated[float | int, BeforeValidator(parse_share_or_count), Field(ge=0)]
 

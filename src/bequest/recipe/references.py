@@ -1,4 +1,4 @@
-"""What a stage refers to must exist, be of the right kind, and come earlier.  So must its methods and their options.
+"""What a stage refers to must exist, be of the right kind, and come earlier; families, schedules and adapter types.
 
 A stage comes first in ``from``; then a directory, seen from the recipe's own; then a Hub id, which the plan looks up.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from bequest.anatomy.families import FAMILIES
 from bequest.errors import InputError, did_you_mean
 from bequest.recipe import catalogue
-from bequest.recipe.sections import Adapt, Grow, Measure, Pretrain, Recipe, Recycle, Reference, Section, Trained, Tune
+from bequest.recipe.sections import Adapt, Measure, Pretrain, Recipe, Reference, Section, Trained, Tune
 from bequest.training import settings
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -32,7 +32,7 @@ def check(recipe: Recipe) -> None:
         for reference in stage.references():
             _check_reference(recipe, stage, reference, earlier)
         _check_data(recipe, stage)
-        _check_methods(recipe, stage)
+        _check_names(recipe, stage)
 
 
 def key_of(stage: Section, key: str) -> str:
@@ -145,33 +145,9 @@ def _check_data(recipe: Recipe, stage: Section) -> None:
         raise InputError("a domain is named twice", where=recipe.source, key=key_of(stage, "domains"))
 
 
-def _check_methods(recipe: Recipe, stage: Section) -> None:
-    """Methods, their options, schedules and adapter types must be known (read from source; nothing is imported)."""
+def _check_names(recipe: Recipe, stage: Section) -> None:
+    """Families, schedules and adapter types must be known (read from source; nothing is imported)."""
     where = recipe.source
-    if isinstance(stage, Grow | Adapt | Recycle):
-        verb = stage.kind
-        for call in stage.method:
-            if ":" in call.name:
-                continue
-            methods = catalogue.methods(verb)
-            extra = {"auto"} if verb == "grow" else set()
-            if call.name not in methods and call.name not in extra:
-                raise InputError(
-                    f"unknown method {call.name!r}",
-                    where=where,
-                    key=key_of(stage, "method"),
-                    remedy=did_you_mean(call.name, {*methods, *extra}),
-                )
-            fields = [field.name for field in methods[call.name].fields] if call.name in methods else []
-            for option in call.options:
-                if option not in fields:
-                    remedy = did_you_mean(option, fields) if fields else f"{call.name} takes no options"
-                    raise InputError(
-                        f"{call.name} has no such option",
-                        where=where,
-                        key=key_of(stage, f"method.{option}"),
-                        remedy=remedy,
-                    )
     if isinstance(stage, Pretrain):
         if stage.model is not None and stage.model["family"] not in FAMILIES:
             raise InputError(

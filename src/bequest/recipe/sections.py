@@ -14,10 +14,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from bequest.anatomy.families import FAMILIES
 from bequest.data.specs import CorpusSpec, TaskSpec
 from bequest.recipe.parts import (
     VOCABULARY,
-    WORDPIECE,
     AdapterSpec,
     MethodCall,
     Methods,
@@ -28,8 +28,10 @@ from bequest.recipe.parts import (
     Teacher,
     Tokenizer,
 )
-from bequest.recipe.quantities import Count, ExplainedError, ShareOrCount
+from bequest.recipe.quantities import Count, ExplainedError, Seed, ShareOrCount
 
+DEFAULT_LENGTH = 128
+"""Tokens of a labelled example where nothing says otherwise."""
 # What a stage's directory may be called: the run directory holds other files, and hidden names are work in progress.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 RESERVED = {"run.json", "report.html", "recipe.yaml", "checkpoints"}
@@ -51,7 +53,7 @@ class Section(Strict):
 
     kind: str
     name: str
-    seed: int = 0
+    seed: Seed = 0
 
     makes: ClassVar[Literal["model", "tuned", "measures"]] = "model"
 
@@ -89,11 +91,11 @@ class Budgeted(Trained):
     block: Count = 128
     batch_tokens: Count = 4096
     micro_batch_tokens: Count | None = None
-    lr: float = Field(3e-4, gt=0)
+    lr: float = Field(3e-4, gt=0, allow_inf_nan=False)
     schedule: str = "cosine"
     warmup: ShareOrCount = 0.05
     weight_decay: float = Field(0.01, ge=0)
-    mask_seed: int = 0
+    mask_seed: Seed = 0
     mask_variants: Count = 10
     whole_word: bool = False
     objective: Literal["causal", "masked"] | None = None
@@ -152,8 +154,12 @@ class Pretrain(Budgeted):
         spec = value.get("tokenizer") if isinstance(value, Mapping) else None
         if not isinstance(model, Mapping) or not (spec is None or isinstance(spec, Mapping)):
             return value
-        kind = "wordpiece" if model.get("family") in WORDPIECE else "byte-bpe"
-        filled = {"kind": kind, "vocab_size": model.get("vocab_size", VOCABULARY), **(spec or {})}
+        family = FAMILIES.get(str(model.get("family")))  # an unknown one is complained of later, by name
+        filled = {
+            **({"kind": family.tokenizer} if family else {}),
+            "vocab_size": model.get("vocab_size", VOCABULARY),
+            **(spec or {}),
+        }
         return {**value, "tokenizer": filled}
 
     @model_validator(mode="after")
@@ -203,7 +209,7 @@ class Adapt(Budgeted):
     from_: str = Field(alias="from")
     domains: Names = Field(min_length=1)
     method: Methods = (MethodCall(name="sequential"),)
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(1e-4, gt=0, allow_inf_nan=False)
 
     def references(self) -> tuple[Reference, ...]:
         """The model that is adapted."""
@@ -224,7 +230,7 @@ class Tune(Trained):
     adapter: AdapterSpec | None = None
     epochs: float = Field(3.0, gt=0)
     batch: Count = 16
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, allow_inf_nan=False)
     max_length: Count = 128
     warmup: ShareOrCount = 0.05
     schedule: str = "linear"
@@ -258,8 +264,8 @@ class Recycle(Trained):
     task: str | None = None
     epochs: float = Field(1.0, gt=0)
     batch: Count = 16
-    lr: float = Field(5e-4, gt=0)
-    max_length: Count = 128
+    lr: float = Field(5e-4, gt=0, allow_inf_nan=False)
+    max_length: Count | None = None
 
     def references(self) -> tuple[Reference, ...]:
         """The tuned weights and the new base."""
@@ -310,18 +316,30 @@ class Recipe(Strict):
     """The whole recipe; make one with :func:`bequest.recipe.load_recipe`, which also checks what refers to what."""
 
     name: str
-    seed: int = 0
+    seed: Seed = 0
     out: str | None = None
     corpora: dict[str, CorpusSpec] = Field(default_factory=dict)
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)
     stages: tuple[Stage, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _usable_name(self) -> Recipe:
+        if not NAME.fullmatch(self.name):
+            remedy = "use letters, digits, '.', '_' and '-'"
+            raise ExplainedError(f"{self.name!r} cannot name a run", remedy, key="name")
+        return self
+
     _source: Path = PrivateAttr(default=Path("recipe.yaml"))
+    _merged: str | None = PrivateAttr(default=None)
 
     @property
     def source(self) -> Path:
         """The file it was read from."""
         return self._source
+
+    def text(self) -> str:
+        """The YAML that says what is run: the file's own, or with overrides the two merged, which a comment names."""
+        return self._merged if self._merged is not None else self._source.read_text(encoding="utf-8")
 
     @property
     def root(self) -> Path:

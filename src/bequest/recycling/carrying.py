@@ -8,19 +8,25 @@ new base plus the difference that tuning made.  Bases of another shape need the 
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
 from bequest import checkpoints, lineage
+from bequest.errors import InputError
 from bequest.recycling.direct import Direct
 from bequest.recycling.tuned import Generation, Tuned, read_tuned
 from bequest.storage import atomic_directory
+from bequest.tensor_files import check_target
 
 
 def carry(
     tuned: str | Path, onto: str | Path, out: str | Path, *, old: str | Path | None = None, force: bool = False
 ) -> Tuned:
     """Carry tuned weights onto another base of the same shape.
+
+    The directory has a lineage but no model card: ``bequest carry`` writes one beside it, as does
+    ``bequest.reports.card.write_card(out)``.
 
     Args:
         tuned: a PEFT adapter's directory, or a fully tuned classifier's.
@@ -35,7 +41,7 @@ def carry(
     Raises:
         InputError: a tensor that finds no place of its shape on the base, another tokenizer, ``out`` exists.
     """
-    target = Path(out)
+    target = check_target(out, force=force, sources=[tuned, onto, *([old] if old is not None else [])])
     source, base = read_tuned(tuned), Generation(onto)
     checkpoints.load_config(onto)  # refuses in one line what is no base
     before = Generation(old) if old is not None else recorded_base(source)
@@ -53,14 +59,18 @@ def carry(
 
 
 def recorded_base(tuned: Tuned) -> Generation | None:
-    """The base that the weights' lineage points to, where it still lies there unchanged."""
+    """The base that the weights' lineage points to, where it still lies there (or on the Hub) unchanged."""
     if not (tuned.path / lineage.FILE).is_file():
         return None
     parent = lineage.read_lineage(tuned.path).parent("base")
+    hub = parent.name if parent is not None and parent.path is None and "/" in parent.name else None
     place = tuned.path / parent.path if parent is not None and parent.path else None
+    if hub is not None:  # only a Hub id has a slash: a directory is recorded by its last part
+        with contextlib.suppress(InputError):
+            place = checkpoints.fetch(hub)
     if parent is None or place is None or not place.is_dir() or lineage.identity_of(place) != parent.id:
         return None
-    return Generation(place)
+    return Generation(place, called=hub)
 
 
 def compared(tuned: Tuned, base: Generation) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Direct application: the outdated tuned weights on the new base, without training.
 
-Recyclable Tuning (Qin et al., Findings of ACL 2023, arXiv 2305.08702), §3 of its follow-up notes here::
+Recyclable Tuning (Qin, Qian et al., Findings of ACL 2023, arXiv 2305.08702), its baseline without training::
 
     adapter : load Δ and the head onto the new base
     full    : θ = θ_new + (θ_tuned − θ_old)      backbone tensors, by name, in fp32;   head = the tuned one, copied
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bequest import checkpoints, lineage
+from bequest import checkpoints, lineage, processes
 from bequest.errors import InputError
 from bequest.recycling.fitting import check_adapter, tokenizer_notes
 from bequest.recycling.recycler import Recycler, Tuning
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bequest.data.tasks import Task
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True)
@@ -56,13 +45,19 @@ class Direct(Recycler):
         tuning: Tuning | None = None,
     ) -> Tuned:
         """See :class:`Recycler`; neither task nor tuning is used, and an adapter does not need ``old``."""
-        out.mkdir(parents=True, exist_ok=True)
+        writes = processes.is_main()  # every process may ask: the answer is the same, and one writes it
+        if writes:
+            out.mkdir(parents=True, exist_ok=True)
         if tuned.kind == "adapter":
             notes = check_adapter(tuned, new)
-            copy_adapter(tuned.path, out, new.name)
+            if writes:
+                copy_adapter(tuned.path, out, new.name)
         else:
             notes = (*tokenizer_notes(tuned, new), *move_full(tuned, old, new, out))
-        copy_tokenizer(tuned.path, Path(new.path), out)
+        # The tuned weights' own tokenizer where they have one, else the new base's.
+        if writes:
+            checkpoints.copy_tokenizer(tuned.path if lineage.tokenizer_digest(tuned.path) else new.path, out)
+        processes.wait()
         return replace(tuned, path=out, base=None, base_name=new.name, notes=notes, training=None)
 
 
@@ -98,7 +93,8 @@ def move_full(tuned: Tuned, old: Generation | None, new: Generation, out: Path) 
     # The fresh head is not a tensor of the new base: the tuned one is copied over it.
     state = apply_delta(backbone(new, labels), change)
     made.load_state_dict(state)
-    checkpoints.save_model(made, out)
+    if processes.is_main():
+        checkpoints.save_model(made, out)
     return rounding_notes(tuned, old, rounding_share, live.state_dict(), before)
 
 
@@ -120,11 +116,3 @@ def rounding_notes(tuned: Tuned, old: Generation, share: Any, after: Any, before
         return ()
     lost = share({name: value for name, value in after.items() if name in before}, before, coarse)
     return (f"about {lost:.0%} of the difference is rounding: the files are 16-bit",)
-
-
-def copy_tokenizer(tuned: Path, base: Path, out: Path) -> None:
-    """Copy the tokenizer that lies with the tuned weights, else the new base's."""
-    source = tuned if lineage.tokenizer_digest(tuned) else base
-    for name in TOKENIZER_FILES:
-        if source.is_dir() and (source / name).is_file():
-            shutil.copyfile(source / name, out / name)

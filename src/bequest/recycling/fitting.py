@@ -7,7 +7,9 @@ checkpoint's name says nothing about what it is.  So every tensor must find its 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bequest import checkpoints, lineage
@@ -33,9 +35,9 @@ def check_adapter(tuned: Tuned, new: Generation) -> tuple[str, ...]:
     shapes = {name: shape for name, (shape, _) in checkpoints.header_shapes(tuned.path).items()}
     compare_shapes(tuned, new, shapes, adapter_shapes(tuned, new))
     notes = [*tokenizer_notes(tuned, new), *kind_notes(config)]
-    copied = config.get("modules_to_save") or []
+    copied = sorted(set(config.get("modules_to_save") or []))
     if copied:
-        notes.append(f"copied as they are: {', '.join(sorted(copied))}")
+        notes.append(f"copied as they are: {', '.join(copied)}")
     return tuple(notes)
 
 
@@ -119,7 +121,7 @@ def compare_shapes(
 def tokenizer_notes(tuned: Tuned, new: Generation) -> list[str]:
     """Compare tokenizers: refuse different ones, say so when one is unknown."""
     theirs, ours = lineage.tokenizer_digest(tuned.path), new.tokenizer
-    if theirs and ours and theirs != ours:
+    if theirs and ours and theirs != ours and not same_ids(tuned.path, new.path):
         raise InputError(
             f"tuned with another tokenizer than {new.name}'s",
             where=tuned.path,
@@ -127,6 +129,19 @@ def tokenizer_notes(tuned: Tuned, new: Generation) -> list[str]:
             remedy="tune again; ids mean other words there",
         )
     return [] if theirs and ours else ["tokenizers were not compared: one of the two directories holds none"]
+
+
+def same_ids(mine: str | Path, other: str | Path) -> bool:
+    """Whether two tokenizers make the same ids of the same text, however their files were written.
+
+    Digests of the files also see which special tokens are named (older Hub models leave that to the tokenizer's class,
+    and saving names them), and what a newer version of transformers writes in another way.
+    """
+    pair = [checkpoints.load_tokenizer(path) for path in (mine, other)]
+    if pair[0].get_vocab() != pair[1].get_vocab() or not all(tokenizer.is_fast for tokenizer in pair):
+        return False
+    rules = [json.loads(tokenizer.backend_tokenizer.to_str()) for tokenizer in pair]
+    return all(rules[0][key] == rules[1][key] for key in ("normalizer", "pre_tokenizer", "model"))
 
 
 def kind_notes(config: Mapping[str, Any]) -> list[str]:

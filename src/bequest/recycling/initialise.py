@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bequest import processes
 from bequest.errors import InputError
 from bequest.recycling.direct import Direct
 from bequest.recycling.recycler import Recycler, Tuning
@@ -47,7 +48,8 @@ class Initialise(Recycler):
             )
         labels = label_map(tuned, task.labels)
         start = tuning.directory / "start"
-        shutil.rmtree(start, ignore_errors=True)
+        if processes.is_main():
+            shutil.rmtree(start, ignore_errors=True)
         begun = Direct()(tuned, old, new, task, out=start)
         model, tokenizer = load_tuned(begun, new, trainable=True)
         padded(tokenizer, new.path)
@@ -62,7 +64,9 @@ class Initialise(Recycler):
             max_length=length,
             console=tuning.console,
         )
-        out.mkdir(parents=True, exist_ok=True)
-        save_tuned(training.model, tokenizer, out, base=new.name)
-        shutil.rmtree(start, ignore_errors=True)
+        if processes.is_main():
+            out.mkdir(parents=True, exist_ok=True)
+            save_tuned(training.model, tokenizer, out, base=new.name)
+            shutil.rmtree(start, ignore_errors=True)
+        processes.wait()
         return replace(begun, path=out, task=task.name, max_length=length, training=training)

@@ -23,13 +23,16 @@ CLASSIFIER = "sequence-classification"
 
 @dataclass(frozen=True)
 class Generation:
-    """A model directory (or Hub id) as base of tuned weights."""
+    """A model directory (or Hub id) as base of tuned weights; ``called`` names a fetched Hub model by its id."""
 
     path: str | Path
+    called: str | None = None
 
     @property
     def name(self) -> str:
         """A Hub id as it is, a directory's last part."""
+        if self.called is not None:
+            return self.called
         return Path(self.path).name if Path(self.path).is_dir() else str(self.path)
 
     @property
@@ -149,7 +152,10 @@ def load_tuned(tuned: Tuned, base: Generation, *, trainable: bool = False) -> tu
     Raises:
         InputError: the weights do not fit the base.
     """
-    tokenizer = checkpoints.load_tokenizer(tuned.path if lineage.tokenizer_digest(tuned.path) else base.path)
+    from bequest.training.tuning import padded
+
+    place = tuned.path if lineage.tokenizer_digest(tuned.path) else base.path
+    tokenizer = padded(checkpoints.load_tokenizer(place), place)
     if tuned.kind == "full":
         return checkpoints.load_model(tuned.path), tokenizer
     labels = list(tuned.labels) or class_names(tuned.path)

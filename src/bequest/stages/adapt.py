@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bequest import checkpoints
+from bequest import checkpoints, processes
 from bequest.methods import make_method
 from bequest.planning import train_settings
 from bequest.recipe import Adapt
-from bequest.stages import processes
 from bequest.stages.context import Context
+from bequest.stages.handed_on import keep_state, kept_state
 from bequest.stages.language import Learnt, head_for, learn, load_checked, stage_dtype
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, publish_model
@@ -36,13 +37,16 @@ def run_adapt(context: Context, section: Adapt, life: Life) -> None:
     earlier = context.earlier_corpora(section)
     learnt: list[Learnt] = []
     directories = []
+    inherited = kept_state(context.local_directory(section.from_))
     for number, domain in enumerate(section.domains):
         place = life.work / f"{number}-{domain}"
         directories.append(place / "training")
         past = [name for name in [*earlier, *section.domains[:number]] if name != domain]
         if (place / "model").is_dir():
+            drop_checkpoints(place)
             model = checkpoints.load_model(place / "model", head=head)
             learnt.append(recall(place, model))
+            inherited = kept_state(place / "model")
             continue
         context.say(f"  domain {number + 1}/{len(section.domains)}: {domain}")
         methods = make_methods(section)
@@ -56,11 +60,13 @@ def run_adapt(context: Context, section: Adapt, life: Life) -> None:
             settings=rewarmed(methods, dataclasses.replace(train_settings(section), seed=section.seed + number)),
             directory=place / "training",
             earlier=past,
+            inherited=inherited,
         )
         learnt.append(done)
         model = done.result.model
         keep_domain(place, model, done)
         processes.wait()
+        inherited = kept_state(place / "model")  # as a resumed stage would find it, on every process
     taken: dict[str, int] = {}
     for part in learnt:
         for name, tokens in part.tokens_by_corpus.items():
@@ -93,19 +99,28 @@ def rewarmed(methods: list[Any], settings: TrainSettings) -> TrainSettings:
 
 
 def keep_domain(place: Path, model: PreTrainedModel, learnt: Learnt) -> None:
-    """Keep a finished domain for a resume."""
+    """Keep a finished domain for a resume.  Its checkpoints, several times its size, are not needed any more."""
     if processes.is_main():
         with atomic_directory(place / "model", force=True) as directory:
             checkpoints.save_model(model, directory)
+            keep_state(directory, learnt.result.state)
             write_json(
                 directory / "learnt.json",
                 {"result": costs_of(learnt.result), "tokens_by_corpus": learnt.tokens_by_corpus},
             )
+        drop_checkpoints(place)
+
+
+def drop_checkpoints(place: Path) -> None:
+    """Remove the checkpoints of a domain that is kept; a process killed here leaves the rest to its resume."""
+    if processes.is_main():
+        shutil.rmtree(place / "training" / "checkpoints", ignore_errors=True)
 
 
 def costs_of(result: TrainResult) -> dict[str, Any]:
-    """What a result says of a domain, without the model, which is saved beside it."""
-    return {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name != "model"}
+    """What a result says of a domain, without the model and the objective's state, which are saved beside it."""
+    apart = ("model", "state")
+    return {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name not in apart}
 
 
 def recall(place: Path, model: PreTrainedModel) -> Learnt:
@@ -113,4 +128,5 @@ def recall(place: Path, model: PreTrainedModel) -> Learnt:
     from bequest.training import TrainResult
 
     kept = read_json(place / "model" / "learnt.json")
-    return Learnt(TrainResult(model=model, **kept["result"]), kept["tokens_by_corpus"])
+    result = TrainResult(model=model, state=kept_state(place / "model"), **kept["result"])
+    return Learnt(result, kept["tokens_by_corpus"])

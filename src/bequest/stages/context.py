@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bequest import lineage, storage
+from bequest import lineage, processes, storage
 from bequest.data.specs import CorpusSpec
 from bequest.errors import InputError
 from bequest.planning import Plan
-from bequest.recipe import MethodCall, Recipe, Section
-from bequest.stages import processes
+from bequest.recipe import MethodCall, Recipe, Section, earlier_corpora
+from bequest.recipe.references import locate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bequest.data.corpora import Corpus
     from bequest.data.packing import PackedCorpus
     from bequest.data.tasks import Task
+    from bequest.recycling import Generation
 
 
 @dataclass
@@ -43,10 +44,25 @@ class Context:
 
     def directory(self, reference: str) -> str:
         """Where an artefact lies: a stage's directory, a directory beside the recipe, or a Hub id as it is."""
-        if self.recipe.stage(reference) is not None:
-            return str(self.out / reference)
-        local = self.recipe.root / reference
-        return str(local) if local.is_dir() else reference
+        place = locate(self.recipe, reference)
+        return str(self.out / reference) if isinstance(place, Section) else str(place)
+
+    def hub_id(self, reference: str) -> str | None:
+        """The reference, where it is a Hub id; None for a stage or a directory."""
+        place = locate(self.recipe, reference)
+        return place if isinstance(place, str) else None
+
+    def generation(self, reference: str) -> Generation:
+        """A base for recycling: on this disk, and called by its Hub id where it has one."""
+        from bequest.recycling import Generation
+
+        return Generation(self.local_directory(reference), called=self.hub_id(reference))
+
+    def base_under(self, tuned: str) -> Generation | None:
+        """The base under weights that a stage of this run tuned or recycled; None for weights from outside."""
+        stage = self.recipe.stage(tuned)
+        bases = [ref.target for ref in stage.references() if ref.role == "base"] if stage is not None else []
+        return self.generation(bases[0]) if bases else None
 
     def local_directory(self, reference: str) -> Path:
         """The same as a path on this disk; a Hub id is fetched first (into the Hub's own cache)."""
@@ -108,7 +124,7 @@ class Context:
 
     def earlier_corpora(self, section: Section) -> list[str]:
         """The corpora that an adapt stage's ancestors were trained on, oldest first; empty for other kinds."""
-        return ancestors_corpora(self.recipe, section) if section.kind == "adapt" else []
+        return earlier_corpora(self.recipe, section) if section.kind == "adapt" else []
 
     def licence(self, name: str) -> str | None:
         """The licence that the recipe gives a corpus."""
@@ -117,7 +133,7 @@ class Context:
 
 
 def outside_id(directory: Path, role: str) -> str:
-    """What an artefact from outside the run is: its lineage's id may be older than an edit of its config or tokenizer."""
+    """What an artefact from outside the run is: its lineage may be older than an edit of its config or tokenizer."""
     if role == "tokenizer":
         return lineage.tokenizer_digest(directory) or "no tokenizer"
     return storage.value_digest([lineage.identity_of(directory), lineage.digests(directory).model_dump()])
@@ -140,15 +156,3 @@ def open_task(recipe: Recipe, name: str) -> Task:
     from bequest.data.tasks import load_task
 
     return load_task(name, recipe.tasks[name], recipe.root)
-
-
-def ancestors_corpora(recipe: Recipe, section: Section) -> list[str]:
-    """The corpora that the bases above a stage were trained on, oldest first, each once."""
-    found: list[str] = []
-    base = next((reference.target for reference in section.references() if reference.role == "base"), None)
-    parent = recipe.stage(base) if base else None
-    if parent is not None:
-        for name in [*ancestors_corpora(recipe, parent), *parent.corpora_used()]:
-            if name not in found:
-                found.append(name)
-    return found

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bequest import checkpoints
+from bequest import checkpoints, processes
 from bequest.recipe import Grow
-from bequest.stages import processes
 from bequest.stages.context import Context
 from bequest.stages.language import load_checked
 from bequest.stages.life import Life
@@ -32,4 +31,5 @@ def run_grow(context: Context, section: Grow, life: Life) -> None:
         maps=plan.record(),
         measures={"growth": proof.as_json()},
     )
-    publish_model(context, life, grown, tokenizer, made, dtype=checkpoints.stored_dtype(context.local_directory(section.from_)))
+    dtype = checkpoints.stored_dtype(context.local_directory(section.from_))
+    publish_model(context, life, grown, tokenizer, made, dtype=dtype)

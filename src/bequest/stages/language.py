@@ -62,6 +62,7 @@ def learn(
     settings: TrainSettings,
     directory: Path,
     earlier: Sequence[str] = (),
+    inherited: Mapping[str, Any] | None = None,
 ) -> Learnt:
     """Train ``model`` in place on a mixture of corpora; the held-out side of every corpus involved is measured.
 
@@ -71,6 +72,7 @@ def learn(
         settings: budget, schedule, checkpoints.
         directory: where the loop keeps checkpoints and ``metrics.jsonl``; it resumes from there.
         earlier: corpora that earlier stages were trained on, which a method may replay; they are measured too.
+        inherited: what the methods of the stage before handed on.
     """
     from bequest.data.masking import collator_for
     from bequest.data.mixtures import Mixture
@@ -102,7 +104,15 @@ def learn(
     )
     describe(context, mixed, tokenizer, section.block)
     result = train(
-        model, data, objective, settings, directory, anatomy=anatomy, console=context.console, name=f"  {section.name}"
+        model,
+        data,
+        objective,
+        settings,
+        directory,
+        anatomy=anatomy,
+        console=context.console,
+        name=f"  {section.name}",
+        inherited=inherited,
     )
     return Learnt(result, tokens_taken(mixed, mixture, result.tokens))
 

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bequest import storage
-from bequest.stages import processes
+from bequest import lineage, processes, storage
+from bequest.errors import InputError
+from bequest.tensor_files import read_header, weight_files
 
 STAGE_FILE = "stage.json"
+MEASURES_FILE = "measures.json"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Life:
 
     def finished(self) -> bool:
         """Whether the stage stands, whole, with this very hash; leftovers of its making are then removed."""
-        if recorded_hash(self.final) != self.digest:
+        if recorded_hash(self.final) != self.digest or not whole(self.final, self.kind):
             return False
         if processes.is_main():
             for leftover in (self.work, storage.old_path(self.final)):
@@ -76,4 +78,19 @@ class Life:
 def recorded_hash(directory: Path) -> str | None:
     """The hash in a directory's ``stage.json``, or None."""
     path = directory / STAGE_FILE
-    return storage.read_json(path).get("hash") if path.is_file() else None
+    try:
+        found = storage.read_json(path)
+    except InputError:  # missing, or damaged: a stage that cannot say what it is, is made again
+        return None
+    return found.get("hash") if isinstance(found, dict) else None
+
+
+def whole(directory: Path, kind: str) -> bool:
+    """Whether a stage's files are still there: weights of the length that their headers give, or the numbers."""
+    try:
+        if kind == "measure":
+            return isinstance(storage.read_json(directory / MEASURES_FILE), dict)
+        lineage.read_lineage(directory)
+        return all(read_header(file) for file in weight_files(directory))
+    except InputError:
+        return False

@@ -9,31 +9,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bequest import checkpoints, lineage, storage
+from bequest import checkpoints, lineage, processes, storage
 from bequest.errors import InputError
 from bequest.recipe import Measure
-from bequest.stages import processes
 from bequest.stages.context import Context
-from bequest.stages.life import Life
-
-MEASURES_FILE = "measures.json"
+from bequest.stages.life import MEASURES_FILE, Life
 
 
 def run_measure(context: Context, section: Measure, life: Life) -> None:
-    """Measure every model and publish the numbers.  The main process does it alone."""
-    if not processes.is_main():
-        return
+    """Measure every model and publish the numbers.
+
+    Every process measures, because they train tuned copies together; the main one writes.
+    """
     found: dict[str, Any] = {"perplexity": {}, "tasks": {}}
     for number, model in enumerate(section.models, start=1):
         kept = life.work / f"{number}.json"
-        if not kept.is_file():
-            storage.write_json(kept, measure_model(context, section, model, life.work / f"{number}.tuning"))
+        standing = kept.is_file()
+        processes.wait()  # all have looked before one writes
+        if not standing:
+            result = measure_model(context, section, model, life.work / f"{number}.tuning")
+            if processes.is_main():
+                storage.write_json(kept, result)
+            processes.wait()
         result = storage.read_json(kept)
         say_result(context, model, result)
         for kind, values in result.items():
             if values:
                 found[kind][model] = values
-    # Before the stage counts as done: a kill in between finds everything still to be done, and doing it again is the same.
+    if not processes.is_main():
+        return
+    # Before the stage counts as done: a kill in between leaves it to be done, and doing it again is the same.
     for model in section.models:
         if context.recipe.stage(model) is not None:
             remember(context.out / model, found, model)
@@ -63,7 +68,7 @@ def measure_model(context: Context, section: Measure, model: str, work: Path) ->
     if tuned:
         task = read_tuned(directory).task
         names = [name for name in section.tasks if task in (None, name)]
-        return {"perplexity": {}, "tasks": {name: own_score(context, directory, name) for name in names}}
+        return {"perplexity": {}, "tasks": {name: own_score(context, model, name) for name in names}}
     return {
         "perplexity": perplexities(context, section, directory),
         "tasks": {name: base_score(context, section, directory, name, work) for name in section.tasks},
@@ -79,8 +84,8 @@ def perplexities(context: Context, section: Measure, directory: Path) -> dict[st
     return {name: value.as_json() for name, value in perplexity(directory, packed).items()} if packed else {}
 
 
-def own_score(context: Context, directory: Path, task: str) -> dict[str, Any]:
-    """Tuned weights by their own head, on the base that their lineage names.
+def own_score(context: Context, model: str, task: str) -> dict[str, Any]:
+    """Tuned weights by their own head, on the base that the recipe gives them, else on the one their lineage names.
 
     Raises:
         InputError: an adapter whose base cannot be found.
@@ -89,10 +94,14 @@ def own_score(context: Context, directory: Path, task: str) -> dict[str, Any]:
     from bequest.recycling.carrying import recorded_base
     from bequest.recycling.tuned import read_tuned
 
-    base = recorded_base(read_tuned(directory))
+    directory = context.local_directory(model)
+    base = context.base_under(model) or recorded_base(read_tuned(directory))
     if base is None and checkpoints.is_adapter(directory):
-        raise InputError("the base of this adapter is not recorded, or not where it was", where=directory,
-                         remedy=f"bequest adopt {directory} --base BASE")
+        raise InputError(
+            "the base of this adapter is not recorded, or not where it was",
+            where=directory,
+            remedy=f"bequest adopt {directory} --base BASE",
+        )
     return score_tuned(directory, base.path if base is not None else None, context.task(task)).as_json()
 
 
@@ -123,8 +132,10 @@ def remember(directory: Path, found: dict[str, Any], model: str) -> None:
     from bequest.reports.card import write_card
 
     short = {
-        kind: {name: {key: value for key, value in values.items() if key not in ("blocks", "correct")}
-               for name, values in found[kind].get(model, {}).items()}
+        kind: {
+            name: {key: value for key, value in values.items() if key not in ("blocks", "correct")}
+            for name, values in found[kind].get(model, {}).items()
+        }
         for kind in found
     }
     lineage.add_measures(directory, {kind: values for kind, values in short.items() if values})

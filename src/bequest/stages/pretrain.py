@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bequest import checkpoints
+from bequest import checkpoints, processes
 from bequest.planning import train_settings
 from bequest.recipe import Pretrain
-from bequest.stages import processes
 from bequest.stages.context import Context
+from bequest.stages.handed_on import kept_state
 from bequest.stages.language import head_for, learn, load_checked, stage_dtype
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, publish_model
@@ -34,10 +34,9 @@ def run_pretrain(context: Context, section: Pretrain, life: Life) -> None:
         methods=methods,
         settings=train_settings(section),
         directory=life.work / "training",
+        inherited=kept_state(context.local_directory(section.from_)) if section.from_ is not None else None,
     )
-    parents = [
-        base_parent(context, reference.target, reference.role, life.final) for reference in section.references()
-    ]
+    parents = [base_parent(context, reference.target, reference.role, life.final) for reference in section.references()]
     made = Made(
         section=section,
         method="+".join(teacher.schedule for teacher in section.teachers) or None,

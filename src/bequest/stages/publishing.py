@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bequest import checkpoints, lineage, storage
+from bequest import checkpoints, lineage, processes, storage
 from bequest.recipe import Section
-from bequest.stages import processes
 from bequest.stages.context import Context
+from bequest.stages.handed_on import keep_state
 from bequest.stages.life import Life
 
 if TYPE_CHECKING:
@@ -41,9 +41,11 @@ def base_parent(
     context: Context, reference: str, role: Literal["base", "teacher", "donor", "tuned", "tokenizer"], final: Path
 ) -> lineage.Parent:
     """The parent record of what a stage refers to, with its place as seen from the stage's final directory."""
-    stage = context.recipe.stage(reference)
-    name = reference if stage is not None else None
-    return lineage.parent_of(context.local_directory(reference), role, child=final, name=name)
+    place, hub = context.local_directory(reference), context.hub_id(reference)
+    if hub is not None:  # the Hub's cache is no place that a lineage may point into
+        return lineage.parent_of(place, role, name=hub)
+    name = reference if context.recipe.stage(reference) is not None else None
+    return lineage.parent_of(place, role, child=final, name=name)
 
 
 def publish_model(
@@ -61,6 +63,8 @@ def publish_model(
     with life.publish() as directory:
         checkpoints.save_model(model, directory, dtype=dtype)
         checkpoints.save_tokenizer(tokenizer, directory)
+        if made.results:
+            keep_state(directory, made.results[-1].state)
         finish(context, directory, made)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from bequest.errors import InputError
+from bequest import processes
 from bequest.methods import make_method
 from bequest.planning import train_settings
 from bequest.recipe import Recycle
-from bequest.stages import processes
+from bequest.recipe.sections import DEFAULT_LENGTH
 from bequest.stages.context import Context
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, finish
@@ -20,25 +20,23 @@ if TYPE_CHECKING:
 
 def run_recycle(context: Context, section: Recycle, life: Life) -> None:
     """Recycle and publish."""
-    from bequest.recycling import METHODS, Generation, Recycler, read_tuned
+    from bequest.recycling import METHODS, Recycler, read_tuned
     from bequest.recycling.carrying import recorded_base
     from bequest.recycling.recycler import Tuning
 
-    if len(section.method) != 1:
-        raise InputError("recycling takes one method", where=context.recipe.source,
-                         key=f"stages.{section.name}.method", remedy="name one")
-    call = section.method[0]
+    (call,) = section.method  # more than one is refused when the recipe is read
     method = make_method(METHODS, call.name, call.options, kind=Recycler, verb="recycle")
     tuned = read_tuned(context.local_directory(section.tuned))
     task = task_of(context, section, tuned.task)
     work = life.work / "training"
+    length = section.max_length or tuned.max_length or DEFAULT_LENGTH
     made = method(
         tuned,
-        recorded_base(tuned),
-        Generation(context.local_directory(section.onto)),
+        context.base_under(section.tuned) or recorded_base(tuned),
+        context.generation(section.onto),
         task,
         out=life.work / "recycled",
-        tuning=Tuning(train_settings(section), work, max_length=section.max_length, console=context.console),
+        tuning=Tuning(train_settings(section), work, max_length=length, console=context.console),
     )
     for note in made.notes:
         context.say(f"  {note}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bequest import processes
 from bequest.planning import train_settings
 from bequest.recipe import Tune
-from bequest.stages import processes
 from bequest.stages.context import Context
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, finish
@@ -22,6 +22,7 @@ def run_tune(context: Context, section: Tune, life: Life) -> None:
         directory=life.work / "training",
         max_length=section.max_length,
         seed=section.seed,
+        called=context.hub_id(section.from_),
         console=context.console,
     )
     made = Made(

@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from bequest.anatomy import Anatomy
 from bequest.errors import InputError, RunError
 from bequest.training.metrics import Meter
 from bequest.training.objective import Objective, Progress, Term
+
+DIVERGED = "lower lr (the stage then starts anew; what was finished before it is kept)"
 
 
 class Ledger:
@@ -62,7 +65,7 @@ class Ledger:
                         f"is not a finite number in update {update}",
                         where=where,
                         key=f"loss term {name!r}",
-                        remedy="lower lr (the stage then starts anew; what was finished before it is kept)",
+                        remedy=DIVERGED,
                     )
                 losses[name] = total / max(1, targets)
                 if weights[name] != 0:
@@ -82,6 +85,18 @@ class Ledger:
             (update, targets, {name: next(values) for name in totals}, weights)
             for update, targets, totals, weights in pending
         ]
+
+
+def refuse_diverged(model: nn.Module, update: int, where: object) -> None:
+    """Refuse to keep weights that are not finite; each process looks at its own share of them.
+
+    Raises:
+        RunError: a parameter holds a number that is not finite; it is named.
+    """
+    for name, parameter in model.named_parameters():
+        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        if parameter.requires_grad and not bool(torch.isfinite(local).all()):
+            raise RunError(f"is not finite after update {update}", where=where, key=name, remedy=DIVERGED)
 
 
 def weigh(terms: Mapping[str, Term]) -> Tensor:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from transformers.trainer_callback import TrainerCallback
 
+from bequest.errors import RunError
 from bequest.training.evaluation import evaluating, loss_sums
+from bequest.training.ledger import DIVERGED
 from bequest.training.masked_update import MaskedUpdate
 from bequest.training.sharding import refuse_unsharded
 
@@ -103,6 +105,13 @@ class Moments(TrainerCallback):  # type: ignore[misc]  # transformers is not fol
         losses: dict[str, float] = {}
         for name, blocks in trainer.held_out.items():
             losses[name] = self.held_out_loss(blocks)
+            if not math.isfinite(losses[name]):
+                raise RunError(
+                    f"is not a finite number after update {update}",
+                    where=trainer.directory,
+                    key=f"held-out loss of {name!r}",
+                    remedy=DIVERGED,
+                )
             found = {
                 "update": update,
                 "tokens": meter.tokens,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,11 @@ class Objective(ABC):
         """Called once before the first update, and again when a run resumes."""
 
     def end(self, stage: Stage) -> Mapping[str, Any]:
-        """Called after the last update; what it returns is handed to the next stage."""
+        """Called after the last update, with the trained model; what it returns is handed to the next stage.
+
+        Tensors, numbers, text, lists and mappings by text; it lies beside the generation (``objective/``), and the next
+        stage's objective of this class finds it in ``begin(stage).inherited``.
+        """
         return {}
 
     def flops(self, tokens: int, targets: int, progress: Progress) -> int:
@@ -229,9 +233,9 @@ class Composed(Objective):
         return masks
 
     def begin(self, stage: Stage) -> None:
-        """Begin every method."""
+        """Begin every method; each inherits what its own class handed on."""
         for method in self.methods:
-            method.begin(stage)
+            method.begin(replace(stage, inherited=stage.inherited.get(type(method).__name__, {})))
 
     def end(self, stage: Stage) -> Mapping[str, Any]:
         """End every method; the states by class name."""

@@ -6,6 +6,8 @@ Leaves ``checkpoints/`` and ``metrics.jsonl`` there; running it again with the s
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +18,14 @@ import transformers
 from rich.console import Console
 from torch import Tensor, nn
 
+from bequest import processes
 from bequest.anatomy import Anatomy
 from bequest.errors import BequestError, InputError, Interrupted, RunError
 from bequest.training.devices import computes_bf16
 from bequest.training.objective import LanguageModelling, Objective, Stage, compose
 from bequest.training.progress import Display
 from bequest.training.settings import BatchPlan, TrainSettings
-from bequest.training.sharding import gathered
+from bequest.training.sharding import gather
 from bequest.training.trainer import Trainer
 
 
@@ -112,17 +115,21 @@ def train(
             directory=directory,
             display=display,
         )
+        # Sharding is in place and for good: what comes out is this copy with the trained weights.
+        whole = copy.deepcopy(model).cpu() if trainer.is_fsdp_enabled else model
         stage = Stage(model, directory, plan.updates, plan.tokens_per_update, inherited or {})
         run_to_the_end(trainer, stage)
-    model.eval()
-    return result_of(trainer, stage)
+    if whole is not model:
+        gather(model, whole)
+    whole.eval()
+    return result_of(trainer, dataclasses.replace(stage, model=whole))
 
 
 def result_of(trainer: Trainer, stage: Stage) -> TrainResult:
-    """What the finished run came to; a sharded model is gathered."""
+    """What the finished run came to."""
     meter = trainer.ledger.meter
     return TrainResult(
-        model=gathered(stage.model) if trainer.is_fsdp_enabled else stage.model,
+        model=stage.model,
         tokens=meter.tokens,
         updates=meter.update,
         train_flops=meter.train_flops,
@@ -140,7 +147,7 @@ def build(**parts: Any) -> Trainer:
     """The trainer; what transformers finds wrong with the user's arguments is named as such."""
     try:
         return Trainer(**parts)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, RuntimeError) as error:  # a tracker that is not installed is a RuntimeError
         if isinstance(error, BequestError):
             raise
         raise refused(error) from None
@@ -148,8 +155,8 @@ def build(**parts: Any) -> Trainer:
 
 def run_to_the_end(trainer: Trainer, stage: Stage) -> None:
     """Resume or start, then train; what can go wrong is turned into one line."""
-    resume = trainer.find_resume()
     trainer.objective.begin(stage)
+    resume = trainer.find_resume()
     try:
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     except KeyboardInterrupt:
@@ -168,11 +175,16 @@ def run_to_the_end(trainer: Trainer, stage: Stage) -> None:
 
 @contextlib.contextmanager
 def plain_afterwards(model: nn.Module) -> Iterator[None]:
-    """Undo what the loop leaves on a model: ``config.use_cache = False`` and the autocast wrapper on ``forward``.
+    """Undo what the loop leaves on a model: ``config.use_cache = False``, the autocast wrapper on ``forward``, gradient
+    checkpointing.
 
     accelerate's own ``unwrap_model`` would also take transformers' decorators off the forward, so it is not used.
     """
-    places = [(vars(model.config), ("use_cache",)), (vars(model), ("forward", "_original_forward"))]
+    places: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+        (vars(model.config), ("use_cache",)),
+        (vars(model), ("forward", "_original_forward")),
+        *((vars(module), ("gradient_checkpointing",)) for module in model.modules()),
+    ]
     before = [{key: values[key] for key in keys if key in values} for values, keys in places]
     try:
         yield
@@ -199,8 +211,17 @@ def training_arguments(
 ) -> tuple[transformers.TrainingArguments, BatchPlan]:
     """transformers' arguments for these settings, and how the budget is cut for this number of processes."""
     passed = dict(settings.training)
+    processes.connect()
+    use_cpu = processes.on_cpu()
+    if passed.get("use_cpu") and not use_cpu and processes.world_size() > 1:
+        raise InputError(
+            "the processes meet on their accelerators",
+            key="training.use_cpu",
+            remedy="set ACCELERATE_USE_CPU=true in the environment instead",
+        )
+    # What transformers makes of the processes depends on use_cpu: the plan and the arguments must hear the same.
     probe = transformers.TrainingArguments(
-        output_dir=str(directory), report_to="none", use_cpu=bool(passed.get("use_cpu", False))
+        output_dir=str(directory), report_to="none", use_cpu=use_cpu or bool(passed.get("use_cpu"))
     )
     plan = settings.batches(samples=samples, world=probe.world_size)
     bf16 = computes_bf16(probe.device) if settings.bf16 == "auto" else bool(settings.bf16)
@@ -234,9 +255,19 @@ def training_arguments(
         **passed,
     )
     try:
-        return transformers.TrainingArguments(**chosen), plan
+        args = transformers.TrainingArguments(**chosen)
     except (ValueError, TypeError, ImportError) as error:
         raise refused(error) from None
+    if args.world_size != plan.world:
+        raise InputError(
+            f"planned for {plan.world} processes, and transformers sees {args.world_size}",
+            key="training",
+            remedy="drop what changes the processes",
+        )
+    if args.n_gpu > 1:
+        # transformers would split every batch by nn.DataParallel, whose replicas do not have our hook on the head.
+        args._n_gpu = 1
+    return args, plan
 
 
 def refused(error: Exception) -> InputError:

@@ -210,12 +210,6 @@ class BatchPlan:
     tokens_per_update: int
     warmup_updates: int
 
-    def updates_for(self, amount: float) -> int:
-        """A share of the run (up to 1) or a number of tokens (above 1) as a number of updates, at least one."""
-        if amount <= 1:
-            return max(1, round(amount * self.updates))
-        return max(1, math.ceil(amount / self.tokens_per_update))
-
 
 @dataclass(frozen=True)
 class TrainSettings:

@@ -10,9 +10,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from bequest.errors import InputError
+from bequest.training.masked_update import plain_name
 
 
 def wrap_blocks_only(plugin: Any, model: Any) -> None:
@@ -65,15 +67,14 @@ def refuse_unsharded(asked: bool, model: nn.Module) -> None:
         )
 
 
-def gathered(model: nn.Module) -> nn.Module:
-    """A sharded model as an ordinary one: a fresh copy with the whole weights, on every process."""
+@torch.no_grad()
+def gather(sharded: nn.Module, whole: nn.Module) -> None:
+    """Copy the whole weights and buffers of a sharded model into an ordinary model of its making, on every process.
+
+    One tensor is whole at a time.  Every process must call this: gathering a tensor takes all of them.
+    """
     from torch.distributed.tensor import DTensor
 
-    full = {
-        name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in model.state_dict().items()
-    }
-    # fully_shard makes a class of its own that derives from the model's.
-    kind: Any = next(base for base in type(model).__mro__ if not base.__name__.startswith("FSDP"))
-    fresh: nn.Module = kind(model.config)
-    fresh.load_state_dict(full)
-    return fresh.eval()
+    places = whole.state_dict()
+    for name, value in sharded.state_dict().items():
+        places[plain_name(name)].copy_(value.full_tensor() if isinstance(value, DTensor) else value)

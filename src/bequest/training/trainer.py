@@ -25,7 +25,7 @@ from bequest.storage import disk_errors, read_json, write_json
 from bequest.training import checkpointing
 from bequest.training.devices import device_facts
 from bequest.training.head_positions import find_head
-from bequest.training.ledger import Ledger, weigh
+from bequest.training.ledger import Ledger, refuse_diverged, weigh
 from bequest.training.loading import PreparedCollator, Run, model_inputs, target_count, worker_seed
 from bequest.training.masked_update import plain_name
 from bequest.training.metrics import Meter, MetricsFile
@@ -179,6 +179,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is no
         """Write the checkpoint of the update just finished, whole or not at all, and retire old ones."""
         self.settle()
         update = self.state.global_step
+        refuse_diverged(self.model, update, self.directory)
         partial = checkpointing.partial_path(self.checkpoints, update)
         target = checkpointing.checkpoint_path(self.checkpoints, update)
         first = self.is_world_process_zero()

@@ -82,6 +82,7 @@ def tune(
     directory: str | Path,
     max_length: int = 128,
     seed: int = 0,
+    called: str | None = None,
     console: Console | None = None,
 ) -> TuneResult:
     """Tune a base for a task; running it again with the same directory resumes.
@@ -94,6 +95,7 @@ def tune(
         directory: where checkpoints and ``metrics.jsonl`` go.
         max_length: tokens of an example; longer ones are cut.
         seed: draws the fresh head and the adapter.
+        called: what the adapter's config calls its base; by default a Hub id as it is, a directory by its last part.
         console: where progress is shown.
 
     Raises:
@@ -108,7 +110,8 @@ def tune(
     if adapter is not None:
         kind, live = "adapter", add_adapter(model, adapter, head_modules(model, base), seed=seed)
     result = fit(live, tokenizer, task, task.labels, settings, directory, max_length=max_length, console=console)
-    return TuneResult(result.model, tokenizer, kind, tuple(task.labels), task.name, base_name(base), max_length, result)
+    named = called or base_name(base)
+    return TuneResult(result.model, tokenizer, kind, tuple(task.labels), task.name, named, max_length, result)
 
 
 def fit(
