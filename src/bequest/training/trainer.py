@@ -161,7 +161,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is no
 
     def facts(self) -> dict[str, Any]:
         """What a bitwise continuation needs to be unchanged."""
-        return device_facts(self.args.device, self.accelerator.num_processes, self.args.bf16)
+        found = device_facts(self.args.device, self.accelerator.num_processes, self.args.bf16)
+        return {**found, "micro_batch": self.plan.micro_batch}  # sums in another order round otherwise
 
     def identity(self) -> dict[str, Any]:
         """What makes this the same run: its length, its update size, its data, its schedule and its seed."""
