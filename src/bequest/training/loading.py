@@ -7,6 +7,7 @@ The data set turns a place into (epoch, index), because the epoch reaches neithe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,18 @@ def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def target_count(batch: Mapping[str, Tensor]) -> int:
     """Number of targets in a batch, without asking the device."""
     return int(batch["positions"].numel() if "positions" in batch else batch["targets"].numel())
+
+
+def batch_digest(batches: Sequence[Mapping[str, Tensor]]) -> str:
+    """16 hex digits of the ids and targets of one update, however it is cut into micro-batches of one length.
+
+    With several processes it is of this process's own part.
+    """
+    parts = [hashlib.sha256(), hashlib.sha256()]
+    for batch in batches:
+        for part, key in zip(parts, ("input_ids", "targets"), strict=True):
+            part.update(batch[key].detach().cpu().contiguous().numpy().tobytes())
+    return hashlib.sha256(parts[0].digest() + parts[1].digest()).hexdigest()[:16]
 
 
 def worker_seed(worker: int) -> None:

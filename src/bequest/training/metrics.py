@@ -1,7 +1,9 @@
 """metrics.jsonl, one JSON object a line, and the counters behind it, which a checkpoint carries.
 
 Kinds: ``train`` (mean loss and terms since the last line, rates, totals), ``eval`` (pure loss of one held-out corpus
-beside its unigram entropy) and ``note``.  On resume, lines past the checkpoint are cut off, and a torn last line too.
+beside its unigram entropy), ``batches`` (digests of what the first updates were trained on: two runs whose digests
+agree saw the same text under the same masks) and ``note``.  On resume, lines past the checkpoint are cut off, and a
+torn last line too.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bequest.storage import disk_errors, write_text
+
+FIRST_BATCHES = 4
+"""Of so many updates the batches' digests are kept."""
 
 
 class MetricsFile:
@@ -68,6 +73,8 @@ class Meter:
     since: dict[str, float] = field(default_factory=dict)
     """Sums of the terms' means since the last train line."""
     since_updates: int = 0
+    batches: list[str] = field(default_factory=list)
+    """Digests of what the first updates were trained on."""
 
     def add(self, losses: dict[str, float]) -> None:
         """One update's mean loss (``loss``) and terms."""

@@ -14,6 +14,7 @@ from bequest.errors import RunError
 from bequest.training.evaluation import evaluating, loss_sums
 from bequest.training.ledger import DIVERGED
 from bequest.training.masked_update import MaskedUpdate
+from bequest.training.metrics import FIRST_BATCHES
 from bequest.training.sharding import refuse_unsharded
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class Moments(TrainerCallback):  # type: ignore[misc]  # transformers is not fol
         last = update == trainer.plan.updates
         if update % self.log_every == 0 or last:
             self.log()
+        batches = trainer.ledger.meter.batches
+        if update == min(FIRST_BATCHES, trainer.plan.updates) and trainer.is_world_process_zero():
+            trainer.metrics.append(kind="batches", update=update, digests=batches[:update])
         if update in self.evaluate_at:
             self.evaluate()
         if last or self.due(update):
@@ -122,7 +126,9 @@ class Moments(TrainerCallback):  # type: ignore[misc]  # transformers is not fol
             meter.evaluations.append(found)
             if trainer.is_world_process_zero():
                 flops = meter.train_flops + meter.teacher_flops
-                trainer.metrics.append(kind="eval", flops=flops, wall=meter.wall_seconds, **found)
+                trainer.metrics.append(
+                    kind="eval", flops=flops, teacher_flops=meter.teacher_flops, wall=meter.wall_seconds, **found
+                )
                 trainer.display.evaluation(name, losses[name], trainer.unigram.get(name), update)
         if losses:
             mean = sum(losses.values()) / len(losses)

@@ -26,9 +26,9 @@ from bequest.training import checkpointing
 from bequest.training.devices import device_facts
 from bequest.training.head_positions import find_head
 from bequest.training.ledger import Ledger, refuse_diverged, weigh
-from bequest.training.loading import PreparedCollator, Run, model_inputs, target_count, worker_seed
+from bequest.training.loading import PreparedCollator, Run, batch_digest, model_inputs, target_count, worker_seed
 from bequest.training.masked_update import plain_name
-from bequest.training.metrics import Meter, MetricsFile
+from bequest.training.metrics import FIRST_BATCHES, Meter, MetricsFile
 from bequest.training.moments import Moments
 from bequest.training.objective import Objective, Progress, Step
 from bequest.training.progress import Display
@@ -106,6 +106,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is no
             counts = torch.tensor([[targets, tokens]], device=device)
             targets, tokens = (int(n) for n in self.accelerator.gather(counts).sum(dim=0).tolist())
         self.global_targets, self.global_tokens = targets, tokens
+        if batches and len(self.ledger.meter.batches) < FIRST_BATCHES:
+            self.ledger.meter.batches.append(batch_digest(batches))
         return batches, targets
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
