@@ -268,6 +268,8 @@ def _plan_measure(recipe: Recipe, section: Measure, known: Known) -> Planned:
     for artefact in measured:
         if section.corpora and not artefact.tuned:
             check_positions(recipe, section, "block", section.block, artefact.anatomy)
+        if section.tasks and section.max_length is not None and not artefact.tuned:
+            check_positions(recipe, section, "max_length", section.max_length, artefact.anatomy)
     memory = max(estimates.inference_bytes(a.anatomy, 32 * section.block, _head_share(a.objective)) for a in measured)
     planned = StagePlan(
         section.name, section.kind, section, section.references(), memory_bytes=memory, block=section.block

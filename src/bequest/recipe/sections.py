@@ -100,6 +100,7 @@ class Budgeted(Trained):
     whole_word: bool = False
     objective: Literal["causal", "masked"] | None = None
     evaluate_every: float = Field(0.1, gt=0, le=1)
+    evaluate_blocks: Count | None = 256
     checkpoint_every: int | str | None = "10min"
     keep: Count = 2
     max_grad_norm: float = Field(1.0, ge=0)
@@ -286,7 +287,9 @@ class Measure(Section):
     tasks: Names = ()
     seeds: Count = 3
     probe: Literal["linear", "tune"] = "linear"
+    max_length: Count | None = None
     block: Count = 128
+    blocks: Count | None = None
 
     def references(self) -> tuple[Reference, ...]:
         """The models and tuned weights measured."""

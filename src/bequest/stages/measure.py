@@ -12,6 +12,7 @@ from typing import Any
 from bequest import checkpoints, lineage, processes, storage
 from bequest.errors import InputError
 from bequest.recipe import Measure
+from bequest.recipe.sections import DEFAULT_LENGTH
 from bequest.stages.context import Context
 from bequest.stages.life import MEASURES_FILE, Life
 
@@ -81,7 +82,8 @@ def perplexities(context: Context, section: Measure, directory: Path) -> dict[st
 
     tokenizer = checkpoints.load_tokenizer(directory)
     packed = {name: context.packed(name, tokenizer, section.block) for name in section.corpora}
-    return {name: value.as_json() for name, value in perplexity(directory, packed).items()} if packed else {}
+    found = perplexity(directory, packed, limit=section.blocks) if packed else {}
+    return {name: value.as_json() for name, value in found.items()}
 
 
 def own_score(context: Context, model: str, task: str) -> dict[str, Any]:
@@ -111,7 +113,13 @@ def base_score(context: Context, section: Measure, directory: Path, task: str, w
 
     seeds = [section.seed + number for number in range(section.seeds)]
     return score_base(
-        directory, context.task(task), how=section.probe, seeds=seeds, directory=work, console=context.console
+        directory,
+        context.task(task),
+        how=section.probe,
+        seeds=seeds,
+        max_length=section.max_length or DEFAULT_LENGTH,
+        directory=work,
+        console=context.console,
     ).as_json()
 
 

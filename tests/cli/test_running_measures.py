@@ -1,0 +1,72 @@
+"""How much a measure stage measures: blocks of a corpus, tokens of an example; and what its plan refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bequest
+from bequest.errors import InputError
+
+LAWS = Path(__file__).resolve().parents[1] / "laws"
+RECIPE = """
+name: limits
+corpora:
+  text: {files: text.jsonl, held_out: 0.3}
+tasks:
+  parity: {train: train.jsonl, test: test.jsonl}
+stages:
+  - pretrain:
+      name: causal
+      model: {family: llama, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 64}
+      corpus: text
+      tokenizer: {vocab_size: 320}
+      tokens: 1024
+      block: 16
+      batch_tokens: 256
+      evaluate_blocks: 3
+  - measure: {name: whole, models: [causal], corpora: all, tasks: all, block: 16, max_length: 64}
+  - measure: {name: few, models: [causal], corpora: all, tasks: all, block: 16, blocks: 3, max_length: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("measures")
+    subprocess.run([sys.executable, str(LAWS / "kill_driver.py"), "prepare", str(place)], check=True)
+    (place / "recipe.yaml").write_text(RECIPE)
+    return bequest.run(place / "recipe.yaml", out=place / "run").out
+
+
+def measured(out: Path, stage: str) -> dict[str, Any]:
+    return json.loads((out / stage / "measures.json").read_text())
+
+
+def test_the_first_blocks_are_those_of_the_whole(out: Path) -> None:
+    whole, few = (measured(out, stage)["perplexity"]["causal"]["text"] for stage in ("whole", "few"))
+    assert len(whole["blocks"]) > len(few["blocks"]) == 3
+    assert few["blocks"] == pytest.approx(whole["blocks"][:3], abs=1e-5)
+    lines = [json.loads(line) for line in (out / "causal" / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if line["kind"] == "eval"][-1]
+    assert last["loss"] == pytest.approx(few["loss"], abs=2e-2)  # the same three blocks, there in bf16 where it pays
+    assert abs(last["loss"] - whole["loss"]) > 1e-4
+
+
+def test_examples_are_cut_to_the_length(out: Path) -> None:
+    whole, few = (measured(out, stage)["tasks"]["causal"]["parity"] for stage in ("whole", "few"))
+    assert len(whole["correct"][0]) == len(few["correct"][0])
+    assert whole["correct"] != few["correct"]
+
+
+def test_a_length_without_positions_is_refused_by_the_plan(out: Path) -> None:
+    place = out.parent
+    shutil.copyfile(place / "recipe.yaml", place / "long.yaml")
+    with pytest.raises(InputError, match=r"whole\.max_length.*64"):
+        bequest.run(place / "long.yaml", out=place / "long", overrides=["stages.whole.max_length=65"])
+    assert not (place / "long" / "causal").exists()
