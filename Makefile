@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test lint types check bench stress lock clean
+.PHONY: help setup demo test lint types check bench evidence stress lock clean
 
 help:            ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,16 +27,19 @@ test: $(READY)   ## the whole test suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(READY)   ## ruff: rules and format
-	$(BIN)/ruff check src tests bench
-	$(BIN)/ruff format --check --quiet src tests bench
+	$(BIN)/ruff check src tests bench lab
+	$(BIN)/ruff format --check --quiet src tests bench lab
 
-types: $(READY)  ## mypy, strict on src/
+types: $(READY)  ## mypy, strict on src/ and lab/
 	$(BIN)/mypy
 
 check: lint types test ## what CI runs
 
 bench: $(READY)  ## tokens per second against transformers.Trainer; writes docs/benchmarks.md
 	$(BIN)/python bench/throughput.py
+
+evidence: $(READY) ## docs/evidence.md from the committed results of the lab
+	$(BIN)/python -m lab evidence
 
 stress: $(READY) ## kill a run at many random moments and compare the final weights (minutes)
 	$(BIN)/python bench/kill_stress.py
