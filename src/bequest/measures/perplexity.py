@@ -68,7 +68,7 @@ def perplexity(
         model_dir: a language model's directory or Hub id.
         corpora: packed with this model's tokenizer.
         mask_seed: masks of a masked model; the same seed gives the same masks for every model.
-        limit: use only the first blocks of each corpus.
+        limit: use only so many blocks of each corpus, spread evenly over its held-out side.
         batch: blocks at once.
         device: where to compute; the accelerator where there is one, by default.
 
@@ -134,10 +134,10 @@ def block_losses(
     device = next(model.parameters()).device
     head = find_head(model, anatomy.lm_head) if anatomy.lm_head else None
     prepare = PreparedCollator(collator)
-    count = len(blocks) if limit is None else min(limit, len(blocks))
+    chosen = spread(len(blocks), limit)
     with evaluating(model):
-        for start in range(0, count, batch):
-            samples = [{"domain": 0, **blocks[index]} for index in range(start, min(start + batch, count))]
+        for start in range(0, len(chosen), batch):
+            samples = [{"domain": 0, **blocks[index]} for index in chosen[start : start + batch]]
             values = {key: value.to(device) for key, value in prepare(samples).items()}
             logits = forward_positions(model, head, model_inputs(values), values["positions"])
             ids = values["targets"].reshape(-1).index_select(0, values["positions"])
@@ -146,3 +146,9 @@ def block_losses(
             sums = torch.zeros(len(samples), dtype=torch.float64, device=device).index_add_(0, rows, losses)
             counts = torch.bincount(rows, minlength=len(samples))
             yield from zip(sums.tolist(), counts.tolist(), strict=True)
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """At most ``limit`` of ``count`` places, evenly spread: the first blocks alone would be the first documents."""
+    taken = count if limit is None else min(limit, count)
+    return [number * count // taken for number in range(taken)]
