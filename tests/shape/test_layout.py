@@ -16,6 +16,8 @@ import bequest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "bequest"
 MODULES = sorted(SOURCE.rglob("*.py"))
+LAB = ROOT / "lab"
+LAB_MODULES = sorted(path for path in LAB.rglob("*.py") if LAB / "cache" not in path.parents)
 
 # From the bottom up.  A module imports its own package and any layer below, never a sibling of its own layer.
 LAYERS: list[set[str]] = [
@@ -95,6 +97,30 @@ def test_the_arrow_check_can_fail() -> None:
     assert arrow_errors("recycling", runtime_imports(sibling)) == ["recycling imports bequest.growth"]
 
 
+def test_bequest_does_not_know_its_lab() -> None:
+    imported = {
+        name.split(".")[0]
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and node.level == 0
+            else []
+        )
+    }
+    assert "torch" in imported and "lab" not in imported
+
+
+def test_the_lab_commits_no_data() -> None:
+    done = subprocess.run(["git", "ls-files", "lab"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout: there is nothing to be committed")
+    kinds = {Path(name).suffix for name in done.stdout.splitlines()}
+    assert kinds <= {".py", ".yaml", ".csv", ".md"}
+
+
 def test_no_module_bears_the_name_of_a_public_function() -> None:
     names = {path.stem for path in MODULES} | {path.name for path in SOURCE.rglob("*") if path.is_dir()}
     assert names & {*bequest.__all__, "compatibility"} == set()
@@ -118,7 +144,7 @@ def test_public_names_survive_imports_in_any_order() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+@pytest.mark.parametrize("path", MODULES + LAB_MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_keep_their_size(path: Path) -> None:
     text = path.read_text()
     tree = ast.parse(text)
@@ -134,7 +160,7 @@ def test_files_and_functions_keep_their_size(path: Path) -> None:
     assert long == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+@pytest.mark.parametrize("path", MODULES + LAB_MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_habits(path: Path) -> None:
     text = path.read_text()
     assert path.name != "utils.py"
@@ -151,6 +177,19 @@ def test_readme_tree_is_the_disk() -> None:
         path.name + ("/" if path.is_dir() else "")
         for path in SOURCE.iterdir()
         if path.suffix == ".py" or (path.is_dir() and path.name != "__pycache__")
+    }
+    assert listed == disk
+
+
+def test_readme_tree_of_the_lab_is_the_disk() -> None:
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(r"```text\nlab/\n(.*?)```", readme, re.S)
+    assert block, "README has no tree of lab/"
+    listed = set(re.findall(r"^ {2}([\w/]+(?:\.\w+)?)\s", block.group(1), re.M))
+    disk = {
+        path.name + ("/" if path.is_dir() else "")
+        for path in LAB.iterdir()
+        if path.suffix in (".py", ".yaml") or (path.is_dir() and path.name not in ("__pycache__", "cache"))
     }
     assert listed == disk
 

@@ -1,0 +1,198 @@
+"""Methods at equal budgets: their loss curves read where all of them have spent the same.
+
+A budget is counted in four ways: tokens of the student's stages, and FLOPs in three totals:
+
+    student    training FLOPs of the student's stages
+    teacher    the same and the teacher's forward passes during them
+    source     the same and what making the source or the teacher cost
+
+Each curve is read at the largest budget that every cell reaches, by linear interpolation of the loss in the logarithm
+of the budget.  A method whose source alone costs more has no value there.  A learning-rate schedule read before its end
+is not a finished run: such values are marked.  Small: ``equal_budgets(compared, "-", ["general"])``.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bequest.errors import InputError
+from bequest.measures.intervals import Interval
+from lab.experiments.comparing import Arm, Comparison, other_batches, over_cells, pairing
+
+if TYPE_CHECKING:
+    from lab.experiments.rows import Row
+
+TOTALS = {
+    "tokens": "equal tokens",
+    "student": "equal FLOPs: student",
+    "teacher": "equal FLOPs: student + teacher forward",
+    "source": "equal FLOPs: student + teacher forward + making the source or teacher",
+}
+FINISHED = 0.99
+"""A curve read at this share of its end or later counts as finished."""
+
+Curve = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One arm read at the common budget.
+
+    Attributes:
+        loss: mean over cells, nats; None where a cell had not begun to train at this budget.
+        difference: arm minus baseline over the pairs; None where nothing pairs.
+        finished: whether every cell ends here.
+    """
+
+    loss: Interval | None
+    difference: Interval | None
+    finished: bool
+
+
+@dataclass(frozen=True)
+class EqualBudget:
+    """All arms of one size read at one budget.
+
+    Attributes:
+        total: a key of ``TOTALS``.
+        budget: tokens or FLOPs, the largest that every cell reaches.
+        readings: per arm.
+        unigram: the corpora's mean unigram entropy, nats, None where one was not measured.
+    """
+
+    total: str
+    budget: float
+    readings: Mapping[Arm, Reading]
+    unigram: float | None
+
+    @property
+    def best(self) -> float | None:
+        """Nats below the unigram line of the best arm; None where it cannot be told."""
+        losses = [reading.loss.mean for reading in self.readings.values() if reading.loss is not None]
+        return self.unigram - min(losses) if losses and self.unigram is not None else None
+
+
+def curve(row: Row, corpus: str, student: Sequence[str], total: str) -> Curve:
+    """(budget, loss) of a row's held-out loss on a corpus, over its student stages laid end to end.
+
+    Args:
+        row: a row whose measures hold curves.
+        corpus: whose loss.
+        student: the student's stages in the order of training.
+        total: a key of ``TOTALS``: what is counted.
+
+    Raises:
+        InputError: an earlier stage has no curve, so that nobody knows where the later ones begin.
+    """
+    curves = row.measures.get("curves", {})
+    spent = float(row.source_flops) if total == "source" else 0.0
+    found: dict[float, float] = {}
+    trained = [stage for stage in student if curves.get(stage)]
+    if any(not curves.get(stage) for stage in student[: len(trained)]):
+        raise InputError("a stage before the last has no loss curve", key="measures.curves")
+    for stage in trained:
+        for point in curves[stage]:
+            at = spent + _spent(point, total)
+            if point["corpus"] == corpus and at > 0:
+                found[at] = float(point["loss"])
+        spent += max(_spent(point, total) for point in curves[stage])
+    return tuple(sorted(found.items()))
+
+
+def read_at(points: Curve, budget: float) -> float | None:
+    """The loss at a budget, linear in log budget between two points; None outside the curve."""
+    if not points or not points[0][0] <= budget <= points[-1][0]:
+        return None
+    right = next(index for index, point in enumerate(points) if budget <= point[0])
+    if points[right][0] == budget:
+        return points[right][1]
+    (x0, y0), (x1, y1) = points[right - 1], points[right]
+    return y0 + (y1 - y0) * (math.log(budget / x0) / math.log(x1 / x0))
+
+
+def corpora(compared: Comparison, size: str) -> list[str]:
+    """The corpora on which every cell of a size has a loss curve in its last student stage."""
+    seen = [
+        {point["corpus"] for point in row.measures.get("curves", {}).get(compared.students[arm][-1], ())}
+        for arm, rows in compared.cells.items()
+        if arm.size == size
+        for row in rows
+    ]
+    return sorted(set.intersection(*seen)) if seen else []
+
+
+def equal_budgets(compared: Comparison, size: str, names: Sequence[str]) -> list[EqualBudget]:
+    """Every arm of a size read at the four common budgets.
+
+    Args:
+        compared: the cells.
+        size: of the arms.
+        names: the corpora whose held-out losses are read; the mean over them is compared.
+
+    Raises:
+        InputError: as :func:`curve`.
+    """
+    arms = {arm: rows for arm, rows in compared.cells.items() if arm.size == size}
+    unigrams = [_unigram(arms, name) for name in names]
+    unigram = None if None in unigrams else statistics.fmean(value for value in unigrams if value is not None)
+    found = []
+    for total in TOTALS:
+        curves = {
+            arm: [[curve(row, name, compared.students[arm], total) for name in names] for row in rows]
+            for arm, rows in arms.items()
+        }
+        budget = min(points[-1][0] for cells in curves.values() for several in cells for points in several)
+        readings = {arm: _reading(compared, arm, curves, budget) for arm in arms}
+        found.append(EqualBudget(total, budget, readings, unigram))
+    return found
+
+
+def _reading(compared: Comparison, arm: Arm, curves: Mapping[Arm, list[list[Curve]]], budget: float) -> Reading:
+    """One arm at the budget, and its paired difference against the baseline."""
+    rows, base = compared.cells[arm], compared.baseline(arm)
+    finished = all(budget >= points[-1][0] * FINISHED for several in curves[arm] for points in several)
+    own = [_mean_at(several, budget) for several in curves[arm]]
+    known = [value for value in own if value is not None]
+    if len(known) < len(own):
+        return Reading(None, None, finished)
+    difference = None
+    if arm != base and base in curves:
+        theirs = compared.cells[base]
+        at = {id(row): value for row, value in zip(rows, known, strict=True)}
+        there = {id(row): _mean_at(several, budget) for row, several in zip(theirs, curves[base], strict=True)}
+        free = other_batches(compared.experiment, arm.method, base.method)
+        matched = [(a, there[id(b)]) for a, b in pairing(rows, theirs, other_batches=free).pairs]
+        pairs = [(a, at[id(a)] - other) for a, other in matched if other is not None]
+        if pairs:
+            difference = over_cells([value for _, value in pairs], [row for row, _ in pairs])
+    return Reading(over_cells(known, rows), difference, finished)
+
+
+def _mean_at(several: Sequence[Curve], budget: float) -> float | None:
+    """The mean loss over corpora at a budget; None where one cannot be read there."""
+    found = [read_at(points, budget) for points in several]
+    known = [value for value in found if value is not None]
+    return statistics.fmean(known) if len(known) == len(found) else None
+
+
+def _spent(point: Mapping[str, float], total: str) -> float:
+    """What a stage had spent at a point of its curve."""
+    if total == "tokens":
+        return float(point["tokens"])
+    return float(point["train_flops"]) + (0.0 if total == "student" else float(point["teacher_flops"]))
+
+
+def _unigram(arms: Mapping[Arm, Sequence[Row]], corpus: str) -> float | None:
+    """The corpus' unigram entropy as measured beside the losses; the smallest where tokenizers differ."""
+    found = [
+        float(entry[corpus]["unigram"])
+        for rows in arms.values()
+        for row in rows
+        for entry in row.measures.get("perplexity", {}).values()
+        if corpus in entry
+    ]
+    return min(found) if found else None

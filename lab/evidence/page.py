@@ -1,0 +1,191 @@
+"""The whole page: the claims with the failed ones first, then experiment by experiment.
+
+Read from ``lab/*.yaml`` and ``lab/results/*.csv`` below a checkout and from nothing else but the pinned packages' names
+and digests, which the recipes' hashes need.  Try it: ``check(places.checkout())``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bequest.errors import InputError
+from bequest.storage import write_text
+from lab.evidence.experiment import section
+from lab.evidence.markdown import provenance
+from lab.evidence.verdicts import UNINFORMATIVE, UNMEASURED, VERDICTS, Judged, judge
+from lab.experiments.comparing import Comparison, compare
+from lab.experiments.outcomes import FAILED, HOLDS, UNDECIDED, expectation
+from lab.experiments.reading import load_experiment
+from lab.experiments.rows import read_rows
+from lab.experiments.schema import ONLY
+
+if TYPE_CHECKING:
+    from lab.experiments.rows import Row
+    from lab.experiments.schema import Experiment
+
+PAGE = Path("docs") / "evidence.md"
+EXPERIMENTS, RESULTS = Path("lab"), Path("lab") / "results"
+NOT_SHOWN = "smoke"
+REMEDY = "run `make evidence` and commit the page"
+SHOWN_DIFFERENCES = 20
+
+HEADINGS = {
+    FAILED: "Claims that did not hold",
+    UNDECIDED: "Undecided",
+    UNINFORMATIVE: "Uninformative",
+    HOLDS: "Claims that hold",
+    UNMEASURED: "Not measured yet",
+}
+INTRODUCTION = """\
+# Evidence
+
+*Written by `make evidence` from `lab/*.yaml` and `lab/results/*.csv`; edit those, not this page.*
+
+Every number comes from rows that anyone can make again: `python -m lab run EXPERIMENT --scale SCALE`. A mean stands
+with its 95 % interval over seeds (over seeds and orders where several orders were run: "cells"). Differences are taken
+pair by pair: same seed, same order, same batches. A verdict comes from the interval, never from the mean alone:
+
+* *did not hold*, *holds*: the whole interval lies on one side of what the claim expects;
+* *undecided*: the interval covers the threshold, or there are fewer than two seeds;
+* *uninformative*: no model concerned is a whole nat below the unigram entropy, so that nothing beyond word counts was
+  learnt and nothing can be concluded.
+
+In the formulas aⁱⱼ is what the model after domain i scores on domain j: a⁰ is the untouched base, T the last domain.
+Forgetting and drops are positive when something was lost, learning and transfer when something was won.
+"""
+
+
+def render(root: Path) -> str:
+    """The page's text.
+
+    Args:
+        root: a checkout's top.
+
+    Raises:
+        InputError: an experiment file or a CSV that cannot be read, or rows of an experiment that has no file.
+    """
+    experiments = sorted(
+        (load_experiment(path) for path in sorted((root / EXPERIMENTS).glob("*.yaml"))), key=lambda found: found.name
+    )
+    rows = _rows(root, {experiment.name for experiment in experiments})
+    lines = INTRODUCTION.splitlines()
+    judged: list[Judged] = []
+    sections: list[str] = []
+    for experiment in experiments:
+        own = [row for row in rows if row.experiment == experiment.name]
+        scales = [name for name in experiment.scales if name != NOT_SHOWN]
+        comparisons = [compare(experiment, scale, own) for scale in scales]
+        comparisons = [compared for compared in comparisons if compared.cells]
+        judged += claims_of(experiment, comparisons)
+        sections += ["", *section(experiment, comparisons)]
+    for verdict in VERDICTS:
+        lines += claims_part(verdict, [found for found in judged if found.verdict == verdict])
+    if not experiments:
+        lines += ["", "There is no experiment yet."]
+    return _tidy([*lines, *sections])
+
+
+def write(root: Path) -> Path:
+    """Write the page; returns where it stands.
+
+    Raises:
+        InputError: as :func:`render`.
+        RunError: the disk is full.
+    """
+    path = root / PAGE
+    write_text(path, render(root))
+    return path
+
+
+def check(root: Path) -> list[str]:
+    """How the committed page differs from what the rows say: lines of a diff, empty where it does not.
+
+    Raises:
+        InputError: as :func:`render`.
+    """
+    path = root / PAGE
+    wanted = render(root)
+    if not path.is_file():
+        return [f"{PAGE.as_posix()} is missing; {REMEDY}"]
+    found = path.read_bytes()
+    if found == wanted.encode("utf-8"):
+        return []
+    text = found.decode("utf-8", errors="replace")
+    changes = list(
+        difflib.unified_diff(text.split("\n"), wanted.split("\n"), "committed", "from the rows", "", "", 0, "")
+    )
+    more = [f"... and {len(changes) - SHOWN_DIFFERENCES} lines more"] if len(changes) > SHOWN_DIFFERENCES else []
+    return [f"{PAGE.as_posix()} is not what the rows say; {REMEDY}", *changes[:SHOWN_DIFFERENCES], *more]
+
+
+def claims_of(experiment: Experiment, comparisons: Sequence[Comparison]) -> list[Judged]:
+    """Every claim at every scale and size that has rows of what it needs; once as not measured where none has.
+
+    Raises:
+        InputError: a claim whose expectation cannot be read; the file and the claim are named.
+    """
+    found: list[Judged] = []
+    for index, claim in enumerate(experiment.claims):
+        try:
+            expectation(claim.expect)
+        except InputError as error:
+            key = f"claims.{index}.expect"
+            raise InputError(error.message, where=experiment.source, key=key, remedy=error.remedy) from None
+        tried = [judge(claim, compared, size) for compared in comparisons for size in experiment.sizes]
+        measured = [judged for judged in tried if judged.verdict != UNMEASURED]
+        found += measured or tried[:1] or [Judged(experiment.name, claim, None, ONLY, UNMEASURED)]
+    return found
+
+
+def claims_part(verdict: str, found: Sequence[Judged]) -> list[str]:
+    """The claims of one verdict."""
+    lines = ["", f"## {HEADINGS[verdict]}", ""]
+    return [*lines, *(line for judged in found for line in claim_lines(judged))] if found else [*lines, "None."]
+
+
+def claim_lines(judged: Judged) -> list[str]:
+    """A claim as a list entry: what it says, what was found beside the paper's number, and from which rows."""
+    claim = judged.claim
+    place = f"[{judged.experiment}](#{judged.experiment})" + ("" if judged.scale is None else f", scale {judged.scale}")
+    place += "" if judged.size == ONLY else f", size {judged.size}"
+    what = f"{claim.outcome} of `{claim.of}`"
+    if claim.against is not None:
+        what += f" {'as a share of that' if claim.ratio else 'minus that'} of `{claim.against}`"
+    lines = [f"* **{claim.says.strip().rstrip('.')}.** {place}"]
+    ours = f"{what}: {judged.ours or 'nothing yet'}; expected {claim.expect}"
+    lines.append(f"  * {ours}" + (f"; paper: {claim.paper}" if claim.paper else ""))
+    if claim.source:
+        lines.append(f"  * source: {claim.source}")
+    if judged.remark:
+        lines.append(f"  * {judged.remark}")
+    if judged.rows:
+        lines.append(f"  * {provenance(judged.rows)}")
+    return lines
+
+
+def _rows(root: Path, known: set[str]) -> list[Row]:
+    """The rows of every CSV."""
+    rows: list[Row] = []
+    for path in sorted((root / RESULTS).glob("*.csv")):
+        found, remarks = read_rows(path)
+        if remarks:
+            raise InputError(remarks[0], where=path, remedy="let a run finish, or cut the torn line off")
+        strange = sorted({row.experiment for row in found} - known)
+        if strange:
+            raise InputError(
+                f"rows of {strange[0]!r}, which has no file in lab/", where=path, remedy="restore the file"
+            )
+        rows += found
+    return rows
+
+
+def _tidy(lines: Sequence[str]) -> str:
+    """One blank line at most between blocks, no blanks at line ends, one line feed at the end."""
+    kept: list[str] = []
+    for line in (line.rstrip() for line in lines):
+        if line or (kept and kept[-1]):
+            kept.append(line)
+    return "\n".join(kept).rstrip("\n") + "\n"

@@ -1,0 +1,83 @@
+"""Run an experiment, or go on running it: every cell whose row does not stand, one after the other.
+
+What is done is what stands in the CSV, so an experiment goes on on another machine from the file alone; several
+processes, on one machine, share the cells of one experiment.  Small, at the smoke scale::
+
+    run_experiment("lab/stream.yaml", "smoke", results=Path("r"), work=Path("w"), console=Console())
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bequest.errors import Interrupted
+from lab.experiments.bench import Bench, Summary
+from lab.experiments.cells import cells_of
+from lab.experiments.reading import load_experiment
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def run_experiment(
+    path: str | os.PathLike[str],
+    scale: str,
+    *,
+    seeds: int | None = None,
+    max_hours: float | None = None,
+    results: Path,
+    work: Path,
+    console: Console,
+    commit: bool = False,
+    any_code: bool = False,
+    keep_models: bool = False,
+) -> Summary:
+    """Run the cells of an experiment whose rows do not stand, and append their rows.
+
+    Args:
+        path: the experiment file.
+        scale: one of its scales.
+        seeds: only the first so many of the scale's seeds.
+        max_hours: do not start a cell that would not be finished by then, going by the longest so far.
+        results: the directory of the CSV, ``<experiment>.csv``.
+        work: where run directories go: ``<work>/<experiment>/<scale>/<cell>/``.
+        console: one line per cell.
+        commit: commit the CSV, and nothing else, after each row.
+        any_code: rows that other code made count as done too.
+        keep_models: keep the weights of cells whose rows stand.
+
+    Raises:
+        InputError: the experiment, its CSV or what it names cannot be used.
+        Interrupted: the user stopped it; rows stand, and the cell in hand resumes.
+    """
+    started = time.monotonic()
+    experiment = load_experiment(path)
+    cells = cells_of(experiment, scale, seeds)
+    bench = Bench(
+        experiment=experiment,
+        scale=scale,
+        cells=cells,
+        file=results / f"{experiment.name}.csv",
+        place=work / experiment.name / scale,
+        made_up=work / "made-up",
+        console=console,
+        commit=commit,
+        any_code=any_code,
+        keep_models=keep_models,
+        deadline=None if max_hours is None else started + 3600 * max_hours,
+        summary=Summary(results / f"{experiment.name}.csv", len(cells)),
+    )
+    try:
+        bench.work_off()
+    except (Interrupted, KeyboardInterrupt) as error:
+        said = error.message if isinstance(error, Interrupted) else "interrupted"
+        raise Interrupted(
+            f"{said}; {len(bench.summary.ran)} cells were finished",
+            where=experiment.source,
+            remedy="run the same command again: what has a row is passed over, and the cell in hand resumes",
+        ) from None
+    bench.summary.seconds = time.monotonic() - started
+    return bench.summary
