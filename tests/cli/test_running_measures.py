@@ -33,6 +33,7 @@ stages:
       evaluate_blocks: 3
   - measure: {name: whole, models: [causal], corpora: all, tasks: all, block: 16, max_length: 64}
   - measure: {name: few, models: [causal], corpora: all, tasks: all, block: 16, blocks: 3, max_length: 2}
+  - measure: {name: thin, models: [causal], tasks: all, max_length: 64, examples: 5}
 """
 
 
@@ -70,6 +71,11 @@ def test_examples_are_cut_to_the_length(out: Path) -> None:
     whole, few = (measured(out, stage)["tasks"]["causal"]["parity"] for stage in ("whole", "few"))
     assert len(whole["correct"][0]) == len(few["correct"][0])
     assert whole["correct"] != few["correct"]
+
+
+def test_examples_are_thinned(out: Path) -> None:
+    whole, thin = (measured(out, stage)["tasks"]["causal"]["parity"] for stage in ("whole", "thin"))
+    assert len(whole["correct"][0]) > len(thin["correct"][0]) == 5
 
 
 def test_a_length_without_positions_is_refused_by_the_plan(out: Path) -> None:

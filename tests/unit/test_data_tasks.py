@@ -10,7 +10,7 @@ import pytest
 
 from bequest.data.corpora import open_corpus
 from bequest.data.specs import CorpusSpec, TaskSpec
-from bequest.data.tasks import Example, TaskCollator, encode_task, load_task
+from bequest.data.tasks import Example, TaskCollator, encode_task, load_task, thinned
 from bequest.data.tokenizer_training import train_tokenizer
 from bequest.errors import InputError
 
@@ -134,3 +134,15 @@ def test_pairs_have_types_where_the_family_takes_them(tokenizers: dict[str, Any]
 def test_labels_outside_the_map_are_answered(tokenizers: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"label 'pos' is not in the label map; did you mean 'positive'"):
         encode_task([Example("a", None, "pos")], ["negative", "positive"], tokenizers["bert"], 8)
+
+
+def test_a_thinned_task_is_spread_and_keeps_every_label(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "label": "rare" if n == 11 else "ab"[n // 10]} for n in range(20)]
+    held = [{"text": f"other {n}", "label": "a"} for n in range(10)]
+    spec = TaskSpec(train=write(tmp_path / "train.jsonl", rows), test=write(tmp_path / "test.jsonl", held))
+    task = load_task("t", spec, tmp_path)
+    few = thinned(task, 4)
+    assert [example.text for example in few.train] == [f"text {n}" for n in (0, 5, 10, 11, 15)]
+    assert [example.text for example in few.test] == [f"other {n}" for n in (0, 2, 5, 7)]
+    assert few.labels == task.labels == ["a", "b", "rare"] and few.dev == []
+    assert few.fingerprint != task.fingerprint and thinned(task, 20) == task

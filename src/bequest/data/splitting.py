@@ -29,3 +29,9 @@ def group_digest(group: str, seed: int = 0) -> int:
 def is_held_out(group: str, share: float, seed: int = 0) -> bool:
     """Whether a group is on the held-out side, for a held-out ``share`` of the groups in (0, 1)."""
     return group_digest(group, seed) < share * 2.0**64
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """At most ``limit`` of ``count`` places, evenly spread: the first alone would be the first documents."""
+    taken = count if limit is None else min(limit, count)
+    return [number * count // taken for number in range(taken)]

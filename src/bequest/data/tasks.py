@@ -10,7 +10,7 @@ Try it: ``load_task("areas", TaskSpec(demo="sympy-areas"), Path.cwd()).labels``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from bequest import storage
 from bequest.data import demo_tasks
 from bequest.data.readers import read_rows
 from bequest.data.specs import TaskSpec
-from bequest.data.splitting import text_digest
+from bequest.data.splitting import spread, text_digest
 from bequest.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -88,9 +88,32 @@ def load_task(name: str, spec: TaskSpec, root: Path) -> Task:
     train = [example for example in sides["train"] if _identity(example) not in held]
     if not train:
         raise InputError("every training example is also a test example", where=where, key=f"tasks.{name}.train")
-    content = {"labels": labels, "train": train, "dev": dev, "test": sides["test"]}
     dropped = {"train": before["train"] - len(train), "dev": before["dev"] - len(dev)}
-    return Task(name, labels, train, sides["test"], dev, storage.value_digest(content), dropped)
+    digest = _fingerprint(labels, train, dev, sides["test"])
+    return Task(name, labels, train, sides["test"], dev, digest, dropped)
+
+
+def thinned(task: Task, examples: int) -> Task:
+    """A task with at most so many examples a side, spread evenly over each; the label map stays.
+
+    A label that would lose its last training example keeps its first one: a probe cannot predict what it never saw.
+    """
+    places = set(spread(len(task.train), examples))
+    kept = {task.train[place].label for place in places}
+    for place, example in enumerate(task.train):
+        if example.label not in kept:
+            kept.add(example.label)
+            places.add(place)
+    train = [task.train[place] for place in sorted(places)]
+    dev, test = ([side[place] for place in spread(len(side), examples)] for side in (task.dev, task.test))
+    digest = _fingerprint(task.labels, train, dev, test)
+    return replace(task, train=train, dev=dev, test=test, fingerprint=digest)
+
+
+def _fingerprint(
+    labels: Sequence[str], train: Sequence[Example], dev: Sequence[Example], test: Sequence[Example]
+) -> str:
+    return storage.value_digest({"labels": labels, "train": train, "dev": dev, "test": test})
 
 
 def _embedded(name: str, spec: TaskSpec) -> dict[str, list[Example]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest.anatomy import anatomy_of
+from bequest.data.splitting import spread
 from bequest.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -146,9 +147,3 @@ def block_losses(
             sums = torch.zeros(len(samples), dtype=torch.float64, device=device).index_add_(0, rows, losses)
             counts = torch.bincount(rows, minlength=len(samples))
             yield from zip(sums.tolist(), counts.tolist(), strict=True)
-
-
-def spread(count: int, limit: int | None) -> list[int]:
-    """At most ``limit`` of ``count`` places, evenly spread: the first blocks alone would be the first documents."""
-    taken = count if limit is None else min(limit, count)
-    return [number * count // taken for number in range(taken)]

@@ -290,6 +290,7 @@ class Measure(Section):
     max_length: Count | None = None
     block: Count = 128
     blocks: Count | None = None
+    examples: Count | None = None
 
     def references(self) -> tuple[Reference, ...]:
         """The models and tuned weights measured."""

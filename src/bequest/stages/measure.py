@@ -109,12 +109,13 @@ def own_score(context: Context, model: str, task: str) -> dict[str, Any]:
 
 def base_score(context: Context, section: Measure, directory: Path, task: str, work: Path) -> dict[str, Any]:
     """A base by a linear probe, or by tuned copies, one per seed."""
+    from bequest.data.tasks import thinned
     from bequest.measures.scores import score_base
 
     seeds = [section.seed + number for number in range(section.seeds)]
     return score_base(
         directory,
-        context.task(task),
+        context.task(task) if section.examples is None else thinned(context.task(task), section.examples),
         how=section.probe,
         seeds=seeds,
         max_length=section.max_length or DEFAULT_LENGTH,
