@@ -31,7 +31,7 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config
 # 1e-3 and 1e-2 after 260,000 tokens (one seed).
 STAGE: dict[str, Any] = {
     "domains": ["general"],
-    "tokens": 600_000,
+    "tokens": 800_000,
     "block": 128,
     "batch_tokens": 2048,
     "lr": 3e-3,

@@ -24,7 +24,9 @@ class FrozenEncoder(Objective):
     """The bare language model, with only the head learning.
 
     Whatever belongs to the base model is frozen, the word embeddings included, and with them the output embeddings that
-    are tied to them: of BERT's head the transform, its normalisation and the bias per word are left to learn.
+    are tied to them: of BERT's head the transform, its normalisation and the bias per word are left to learn.  Nothing
+    in the base model is dropped out: noise in states that cannot adapt to it only hides them from the head.  That holds
+    for the model in hand; its config, and so the model that is loaded again, keeps its dropout.
     """
 
     def terms(self, step: Step) -> dict[str, Term]:
@@ -32,8 +34,11 @@ class FrozenEncoder(Objective):
         return {}
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Freeze the base model; ties are left as they are."""
+        """Freeze the base model and still its dropout; ties are left as they are."""
         base: Any = model.base_model
         for parameter in base.parameters():
             parameter.requires_grad_(False)
+        for module in base.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
         return model

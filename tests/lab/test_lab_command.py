@@ -1,0 +1,66 @@
+"""``python -m lab``: what a user types, what he types wrongly, and that the evidence page is what the rows say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lab.evidence
+from lab import places
+from lab.cli import COMMANDS, PROGRAM
+
+WRONG = {
+    "source": (["fetch", "kvj"], "no source 'kvj'", "'kjv'"),
+    "model": (["model", "minilm2"], "no model 'minilm2'", "'minilm'"),
+    "experiment": (["run", "streem"], "no experiment 'streem'", "'stream'"),
+    "scale": (["run", "stream", "--scale", "cpus"], "no scale 'cpus'", "'cpu'"),
+    "command": (["fetsh"], "no such command 'fetsh'", "'fetch'"),
+    "seeds": (["run", "stream", "--seeds", "0"], "--seeds", "lab run --help"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_input_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, what, remedy = WRONG[name]
+    assert PROGRAM.call(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("lab: ") and what in told and remedy in told and told.count("\n") == 1
+
+
+def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert PROGRAM.call(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"wikitext2", "medline", "mail"} <= set(found["sources"]) and len(found["sources"]) == 10
+    assert found["models"] == ["minilm", "stories15m", "smollm2", "bench2m"]
+    assert {"stream", "screening"} <= found["experiments"].keys()
+    assert PROGRAM.call(["list"]) == 0
+    text = capsys.readouterr().out
+    assert "research" in text and "bench2m" in text and found["experiments"]["stream"] in text
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom lab.cli import PROGRAM\nPROGRAM.call(['--help'])\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'accelerate', 'peft'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=places.checkout(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_the_evidence_page_is_what_the_rows_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lab.evidence.check(places.checkout()) == []
+    assert PROGRAM.call(["evidence", "--check"]) == 0
+    assert "docs/evidence.md" in capsys.readouterr().out
