@@ -21,6 +21,7 @@ from lab import places
 SCALES = ("smoke", "cpu", "gpu")
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Sources; all of them if none is named.")]
 AnyCode = Annotated[bool, typer.Option("--any-code", help="Rows of other revisions of the code count too.")]
+Methods = Annotated[list[str] | None, typer.Option(help="Only this method. Repeatable.")]
 OnlyCheck = Annotated[bool, typer.Option("--check", help="Only say whether docs/evidence.md is what it should be.")]
 Again = Annotated[bool, typer.Option("--again", help="Make it anew even where it stands in the cache.")]
 
@@ -73,6 +74,7 @@ def run(
     experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A name (see lab list) or a YAML file.")],
     scale: Annotated[str, typer.Option(help="smoke, cpu or gpu.")] = "smoke",
     seeds: Annotated[int | None, typer.Option(help="Only the first so many of the scale's seeds.", min=1)] = None,
+    method: Methods = None,
     max_hours: Annotated[float | None, typer.Option(help="Start no cell that would end later than this.")] = None,
     commit: Annotated[bool, typer.Option("--commit", help="Commit the results file after every row.")] = False,
     any_code: AnyCode = False,
@@ -94,6 +96,7 @@ def run(
         path,
         scale,
         seeds=seeds,
+        methods=method or (),
         max_hours=max_hours,
         results=places.cache() / "smoke" if smoke else places.results(),
         work=places.cells(),

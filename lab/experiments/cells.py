@@ -89,17 +89,23 @@ def tuned_text(tuned: Mapping[str, Any]) -> str:
     return json.dumps(dict(tuned), sort_keys=True)
 
 
-def cells_of(experiment: Experiment, scale: str, seeds: int | None = None) -> list[Cell]:
+def cells_of(experiment: Experiment, scale: str, seeds: int | None = None, methods: Collection[str] = ()) -> list[Cell]:
     """Every cell: per method and size the pilots (first order, pilot seed), then the reported ones, seeds outermost.
 
     Args:
         experiment: the experiment.
         scale: one of its scales.
         seeds: only the first so many of the scale's seeds.
+        methods: only these methods; all of them if none is named.
 
     Raises:
-        InputError: an unknown scale, more seeds than there are, or a name that the recipe's hash needs and nobody has.
+        InputError: an unknown scale or method, more seeds than there are, or a name that the recipe's hash needs and
+            nobody has.
     """
+    for name in methods:
+        if name not in experiment.methods:
+            remedy = did_you_mean(name, experiment.methods)
+            raise InputError(f"no method {name!r}", where=experiment.source, key="methods", remedy=remedy)
     if scale not in experiment.scales:
         remedy = did_you_mean(scale, experiment.scales)
         raise InputError(f"no scale {scale!r}", where=experiment.source, key="scales", remedy=remedy)
@@ -113,7 +119,8 @@ def cells_of(experiment: Experiment, scale: str, seeds: int | None = None) -> li
         )
     identities = made_up.IDENTITIES if scale == SMOKE else resolving.identities()
     builder = _Builder(experiment, scale, identities, code_digest())
-    return [*builder.pilots(), *builder.finals(size.seeds[:seeds])]
+    cells = [*builder.pilots(), *builder.finals(size.seeds[:seeds])]
+    return [cell for cell in cells if not methods or cell.method in methods]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def run_experiment(
     scale: str,
     *,
     seeds: int | None = None,
+    methods: Collection[str] = (),
     max_hours: float | None = None,
     results: Path,
     work: Path,
@@ -41,6 +43,7 @@ def run_experiment(
         path: the experiment file.
         scale: one of its scales.
         seeds: only the first so many of the scale's seeds.
+        methods: only these methods; all of them if none is named.
         max_hours: do not start a cell that would not be finished by then, going by the longest so far.
         results: the directory of the CSV, ``<experiment>.csv``.
         work: where run directories go: ``<work>/<experiment>/<scale>/<cell>/``.
@@ -55,7 +58,7 @@ def run_experiment(
     """
     started = time.monotonic()
     experiment = load_experiment(path)
-    cells = cells_of(experiment, scale, seeds)
+    cells = cells_of(experiment, scale, seeds, methods)
     bench = Bench(
         experiment=experiment,
         scale=scale,

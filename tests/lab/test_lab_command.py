@@ -18,6 +18,7 @@ WRONG = {
     "model": (["model", "minilm2"], "no model 'minilm2'", "'minilm'"),
     "experiment": (["run", "streem"], "no experiment 'streem'", "'stream'"),
     "scale": (["run", "stream", "--scale", "cpus"], "no scale 'cpus'", "'cpu'"),
+    "method": (["run", "stream", "--method", "replay5"], "no method 'replay5'", "'replay-5'"),
     "command": (["fetsh"], "no such command 'fetsh'", "'fetch'"),
     "seeds": (["run", "stream", "--seeds", "0"], "--seeds", "lab run --help"),
 }

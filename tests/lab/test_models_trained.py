@@ -136,6 +136,24 @@ def test_only_what_is_not_of_the_base_model_is_left_to_learn(tmp_path: Path, cor
     assert model.cls.predictions.decoder.weight is model.bert.embeddings.word_embeddings.weight
 
 
+def test_the_frozen_encoder_drops_nothing_out(tmp_path: Path, corpus: Path) -> None:
+    made = warming(tmp_path, corpus, below_control=0.0)
+    place = made.source / minilm.FOLDER
+    minilm.put_head_on(place, made.work / "headed", minilm.log_frequencies(made, place), trained=True, seed=0)
+    model = AutoModelForMaskedLM.from_pretrained(made.work / "headed").train()
+    ids = torch.arange(20)[None]
+
+    def twice_the_same() -> bool:
+        first, second = (model(input_ids=ids).logits for _ in range(2))
+        return torch.equal(first, second)
+
+    assert not twice_the_same(), "before, it does"
+    FrozenEncoder().prepare(model)
+    assert model.training
+    assert twice_the_same()
+    assert model.config.hidden_dropout_prob > 0
+
+
 @pytest.mark.parametrize("below", [-5.0, 5.0], ids=["proved", "refused"])
 def test_a_decoder_is_trained_and_proved_or_refused(tmp_path: Path, corpus: Path, below: float) -> None:
     model = {"family": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
