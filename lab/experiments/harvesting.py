@@ -60,12 +60,13 @@ def harvest(cell: Cell, resolved: Resolved, recipe_file: Path, run: Path, second
             **measured(recipe, run, {str(place): name for name, place in bases.items()} | resolved.models),
             "curves": {name: curve for name in trained if (curve := curve_of(run / name / "metrics.jsonl"))},
             "order": list(cell.sequence),
+            "versions": versions(),
         },
     )
 
 
 def failed(cell: Cell, line: str, seconds: float) -> Row:
-    """The row of a pilot cell that diverged: it counts as the worst, and is not run again."""
+    """The row of a cell that diverged: a pilot counts as the worst, a final one is shown; neither is run again."""
     return Row(
         **_identity_columns(cell),
         **_circumstances(),
@@ -76,8 +77,16 @@ def failed(cell: Cell, line: str, seconds: float) -> Row:
         source_flops=0,
         wall_seconds=round(seconds, 1),
         bases={},
-        measures={"failed": line, "order": list(cell.sequence)},
+        measures={"failed": line, "order": list(cell.sequence), "versions": versions()},
     )
+
+
+def versions() -> dict[str, str]:
+    """The libraries that a number can depend on."""
+    import torch
+    import transformers
+
+    return {"torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def _identity_columns(cell: Cell) -> dict[str, Any]:

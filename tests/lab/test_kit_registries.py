@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -154,3 +155,62 @@ def test_updates_are_tried_by_root_alone(tmp_path: Path, monkeypatch: pytest.Mon
             receive(missing, console)
         assert ("apt-get update" in mini.told(console)) == updates
     assert os.environ["BEQUEST_LAB_CACHE"] == str(places.cache())
+
+
+def test_a_tool_that_is_slow_is_named_while_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = mini.registry(tmp_path, monkeypatch)
+    monkeypatch.setattr(registries, "REMINDER", 0.2)
+    console = mini.console()
+    obtain(mini.package_of(registry.archive), console)
+    assert "waiting" not in mini.told(console)
+    (places.packages() / registry.archive.name).unlink()
+    mini.tool(tmp_path / "bin", "npm", f'sleep 0.7\ncp {registry.archive} "$5/"')
+    assert obtain(mini.package_of(registry.archive), console).is_file()
+    assert "mini 1.0.0: waiting for npm, " in mini.told(console)
+    mini.tool(tmp_path / "bin", "npm", "exec sleep 60")
+    (places.packages() / registry.archive.name).unlink()
+    monkeypatch.setattr(registries, "PATIENCE", 0.5)
+    with pytest.raises(RunError, match="npm took longer than"):
+        obtain(mini.package_of(registry.archive), console)
+    assert list(places.packages().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("complaints", "line"),
+    [
+        (("npm warn x", "npm error code E1", "npm error syscall connect", "npm error errno E1", "npm error reason: E1",
+          "npm error", "npm error see the proxy", "npm error A complete log of this run is in: x"),
+         "npm error reason: E1"),
+        (("npm ERR! code E404", "npm ERR! 404 Not Found", "npm ERR! A complete log: x"), "npm ERR! 404 Not Found"),
+        (("npm error code E1",), "npm error code E1"),
+        (("oh", "no"), "no"),
+    ],
+    ids=["npm", "older-npm", "only-a-code", "anything"],
+)  # fmt: skip
+def test_a_failure_is_told_by_the_line_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, complaints: tuple[str, ...], line: str
+) -> None:
+    registry = mini.registry(tmp_path, monkeypatch)
+    mini.tool(tmp_path / "bin", "npm", "\n".join(f"echo '{each}' >&2" for each in complaints) + "\nexit 1")
+    with pytest.raises(RunError, match=rf"npm could not get it from npm: {re.escape(line)}; needs"):
+        obtain(mini.package_of(registry.archive), mini.console())
+
+
+def test_npm_tries_a_registry_that_does_not_answer_only_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = mini.registry(tmp_path, monkeypatch)
+    obtain(mini.package_of(registry.archive), mini.console())
+    assert "--fetch-retries=1" in registry.calls.read_text().split()
+
+
+@pytest.mark.parametrize("note", ["{", "[]", "{}", '{"name": "mini"}', '{"name": "mini", "version": 2, "sha256": 3}'])
+def test_a_note_on_a_newer_version_that_cannot_be_read_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str
+) -> None:
+    deb = debian(tmp_path, monkeypatch, "")
+    rolling = dataclasses.replace(mini.package_of(deb, "debian", rolling=True), file="mini_1.0.0_all.deb")
+    received = receive(rolling, mini.console())
+    path = received.path.with_name(received.path.name + ".json")
+    whole = path.read_text()
+    path.write_text(note)
+    assert receive(rolling, mini.console()) == received
+    assert path.read_text() == whole

@@ -14,13 +14,13 @@ from lab import places
 from lab.cli import COMMANDS, PROGRAM
 
 WRONG = {
-    "source": (["fetch", "kvj"], "no source 'kvj'", "'kjv'"),
+    "source": (["fetch", "kvj"], "'kvj'", "'kjv'"),
     "model": (["model", "minilm2"], "no model 'minilm2'", "'minilm'"),
     "experiment": (["run", "streem"], "no experiment 'streem'", "'stream'"),
     "scale": (["run", "stream", "--scale", "cpus"], "no scale 'cpus'", "'cpu'"),
     "method": (["run", "stream", "--method", "replay5"], "no method 'replay5'", "'replay-5'"),
     "command": (["fetsh"], "no such command 'fetsh'", "'fetch'"),
-    "seeds": (["run", "stream", "--seeds", "0"], "--seeds", "lab run --help"),
+    "seeds": (["run", "stream", "--seeds", "0"], "--seeds", "python -m lab run --help"),
 }
 
 
@@ -41,11 +41,17 @@ def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert PROGRAM.call(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"wikitext2", "medline", "mail"} <= set(found["sources"]) and len(found["sources"]) == 10
+    assert found["sources"]["foldoc"] == {"corpora": ["computing"], "tasks": ["computing-topic"]}
     assert found["models"] == ["minilm", "stories15m", "smollm2", "bench2m"]
     assert {"stream", "screening"} <= found["experiments"].keys()
     assert PROGRAM.call(["list"]) == 0
     text = capsys.readouterr().out
-    assert "research" in text and "bench2m" in text and found["experiments"]["stream"] in text
+    assert (
+        "research" in text
+        and "computing-topic" in text
+        and "bench2m" in text
+        and found["experiments"]["stream"] in text
+    )
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import sys
+import threading
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,6 +24,7 @@ from lab.models import making
 from lab.models.making import Maker
 
 BUILDER = '''"""A model of a few bytes."""
+import time
 from pathlib import Path
 
 from bequest import checkpoints
@@ -33,6 +38,9 @@ def build(job):
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8, "vocab_size": 16,
               "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     checkpoints.save_model(checkpoints.new_model(config, seed=seed), job.target)
+    time.sleep(job.settings.get("seconds", 0))
+    if job.settings.get("tokenizer", True):
+        (job.target / "tokenizer.json").write_text("{}")
     prove("toy", f"the seed {seed} is below 5", seed < 5)
     adopt(job.target, Maker("toy", __name__, "a toy", "none", True, {}))
     return {"seed": seed}
@@ -86,9 +94,10 @@ def test_a_model_is_made_once(toy: Maker, console: Console) -> None:
     assert record["identity"] == making.identity_of(toy)
     assert record["figures"] == {"seed": 3}
     assert record["digests"]["weights"] == lineage.weights_digest(target)
-    assert set(record["files"]) == {"config.json", "generation_config.json", "model.safetensors"}
+    assert set(record["files"]) == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert lineage.read_lineage(target).operation.stage == "adopt"
-    assert not list(places.cache().glob(".unpack-*")), "what was unpacked is gone"
+    left = {path.name for path in places.cache().rglob(".*")}
+    assert left == {".toy.work"}, "what was unpacked is gone"
 
 
 def test_asked_again_it_is_made_again(toy: Maker, console: Console) -> None:
@@ -111,6 +120,100 @@ def test_a_damaged_model_is_made_again(toy: Maker, console: Console, damage: str
     making.make_model(toy, console)
     assert weights.read_bytes() == whole
     assert times_built(toy) == 2
+
+
+MISSHAPEN: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no-files": lambda record: record.pop("files"),
+    "files-empty": lambda record: record.update(files={}),
+    "files-a-list": lambda record: record.update(files=[]),
+    "digest-a-number": lambda record: record["files"].update({"model.safetensors": 3}),
+    "digest-a-mapping": lambda record: record["files"].update({"model.safetensors": {}}),
+    "no-weights": lambda record: record["files"].pop("model.safetensors"),
+    "no-config": lambda record: record["files"].pop("config.json"),
+    "no-tokenizer": lambda record: record["files"].pop("tokenizer.json"),
+    "no-identity": lambda record: record.pop("identity"),
+}
+
+
+@pytest.mark.parametrize("harm", MISSHAPEN)
+def test_a_record_that_does_not_vouch_for_the_model_is_none(toy: Maker, console: Console, harm: str) -> None:
+    path = making.make_model(toy, console) / making.RECORD
+    record = storage.read_json(path)
+    MISSHAPEN[harm](record)
+    path.write_text(json.dumps(record))
+    making.make_model(toy, console)
+    assert times_built(toy) == 2
+    assert "toy: made again: " in said(console)
+    assert making.flaw(toy) is None
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "", "{", "1" * 5000], ids=lambda text: text[:4] or "empty")
+def test_what_is_no_record_at_all_is_a_flaw(toy: Maker, text: str) -> None:
+    places.models("toy").mkdir(parents=True)
+    (places.models("toy") / making.RECORD).write_text(text)
+    assert making.flaw(toy) == "it has no lab.json that can be read"
+
+
+@pytest.mark.parametrize("place", ["model", "record"])
+def test_a_file_for_a_directory_and_a_directory_for_a_file(toy: Maker, console: Console, place: str) -> None:
+    target = places.models("toy")
+    if place == "model":
+        target.parent.mkdir(parents=True)
+        target.write_text("a file")
+    else:
+        (target / making.RECORD).mkdir(parents=True)
+    making.make_model(toy, console)
+    assert "toy: made again: it has no lab.json that can be read" in said(console)
+    assert making.flaw(toy) is None
+
+
+def test_a_build_without_a_tokenizer_is_refused(toy: Maker, console: Console) -> None:
+    bare = replace(toy, settings={**toy.settings, "tokenizer": False})
+    with pytest.raises(RunError, match="toy: the proof failed: it has a config, weights and a tokenizer"):
+        making.make_model(bare, console)
+    assert not places.models("toy").exists()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_two_makers_at_once_take_turns(toy: Maker, again: bool) -> None:
+    slow = replace(toy, settings={**toy.settings, "seconds": 0.3})
+    consoles = [Console(file=io.StringIO(), width=400) for _ in range(2)]
+    results: list[object] = []
+
+    def make(console: Console) -> None:
+        try:
+            results.append(making.make_model(slow, console, again=again))
+        except Exception as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=make, args=(console,)) for console in consoles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert results == [places.models("toy")] * 2
+    assert times_built(toy) == 1 + again
+    assert sum("waiting for another process" in said(console) for console in consoles) == 1
+    assert making.flaw(slow) is None
+    assert {path.name for path in places.cache().rglob(".*")} == {".toy.work"}
+
+
+def test_a_whole_model_needs_its_package_no_more(toy: Maker, console: Console) -> None:
+    making.make_model(toy, console)
+    assert toy.package is not None
+    (places.packages() / toy.package.file).unlink()
+    making.make_model(toy, console)
+    assert times_built(toy) == 1
+
+
+def test_rubbish_of_a_killed_making_is_removed(toy: Maker, console: Console) -> None:
+    for _ in range(2):  # once where the model is to be made, once where it is whole
+        rubbish = places.models("toy").with_name(".toy.scratch-killed")
+        rubbish.mkdir(parents=True)
+        (rubbish / "half").write_text("x")
+        making.make_model(toy, console)
+        assert not rubbish.exists()
+    assert times_built(toy) == 1
 
 
 def test_a_new_card_is_no_damage(toy: Maker, console: Console) -> None:

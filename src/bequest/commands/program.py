@@ -26,11 +26,12 @@ USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ 
 
 @dataclass(frozen=True)
 class Program:
-    """An application under the name that its user types, with the commands it has."""
+    """An application with its commands: ``name`` heads its errors, ``typed`` starts it (by default the name)."""
 
     app: typer.Typer
     name: str
     commands: Iterable[str]
+    typed: str | None = None
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
         """Run a command and leave with its exit code."""
@@ -52,7 +53,7 @@ class Program:
         """Run a command; returns its exit code.  No exception leaves; BEQUEST_DEBUG=1 in the environment shows it."""
         given = list(arguments) if arguments is not None else None
         try:
-            code = self.app(args=given, prog_name=self.name, standalone_mode=False)
+            code = self.app(args=given, prog_name=self.typed or self.name, standalone_mode=False)
             if code == INTERRUPTED:  # typer takes a Ctrl-C for itself
                 return self.fail(AGAIN, INTERRUPTED)
             return code if isinstance(code, int) else 0

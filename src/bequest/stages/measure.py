@@ -72,7 +72,11 @@ def measure_model(context: Context, section: Measure, model: str, work: Path) ->
         return {"perplexity": {}, "tasks": {name: own_score(context, model, name) for name in names}}
     return {
         "perplexity": perplexities(context, section, directory),
-        "tasks": {name: base_score(context, section, directory, name, work) for name in section.tasks},
+        # A directory each: copies tuned for one task leave checkpoints that those for another must not go on from.
+        "tasks": {
+            name: base_score(context, section, directory, name, work / str(number))
+            for number, name in enumerate(section.tasks)
+        },
     }
 
 
