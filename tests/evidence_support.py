@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab.experiments.comparing import Comparison, compare
+from lab.evidence.gathering import compare
+from lab.experiments.comparing import Comparison
 from lab.experiments.reading import load_experiment
 from lab.experiments.resolving import UNCHECKED, recipe_hash
 from lab.experiments.rows import Row, append_row
@@ -22,13 +23,19 @@ baseline: sequential
 methods:
   sequential: {calls: [sequential]}
   replay-5: {calls: [{name: replay, share: 0.05}], changes_batches: true}
-  kd: {calls: [lwf]}
+  kd: {calls: [{name: replay, share: 0.5}]}
 orders: {A: [one, two], B: [two, one]}
 tuning: {variable: lr, values: [5.0e-5, 1.0e-4, 2.0e-4], choose: {outcome: final_loss, best: lower}}
 scales:
   cpu: {seeds: [1, 2, 3], pilot: 0, pilot_variables: {probes: []}, tokens: 300k, probes: [role]}
   gpu: {seeds: [1, 2], pilot: 0, tokens: 3M, probes: [role]}
 recipe:
+  corpora:
+    one: {files: "${corpus:one}"}
+    two: {files: "${corpus:two}"}
+    general: {files: "${corpus:general}"}
+  tasks:
+    role: {train: "${task:role}/train.jsonl", test: "${task:role}/test.jsonl"}
   stages:
     - adapt: {name: s1, from: "${model:base}", domains: ["${order[0]}"], method: "${method.calls}", lr: "${tuned.lr}",
               tokens: "${scale.tokens}", mask_seed: "${seed}"}
@@ -50,6 +57,7 @@ claims:
      expect: below 0}
 """
 
+ONE_ORDER = EXPERIMENT.replace("orders: {A: [one, two], B: [two, one]}", "orders: {A: [one, two]}")
 UNIGRAM = {"one": 7.0, "two": 7.2, "general": 6.8}
 GENERAL_DROP = {"sequential": 0.4, "replay-5": 0.1, "kd": 0.3}
 FORGET = {"sequential": 0.8, "replay-5": 0.2, "kd": 0.5}
@@ -57,11 +65,25 @@ FINAL = {"sequential": 3.8, "replay-5": 3.6, "kd": 4.0}
 
 
 def experiment_of(root: Path, text: str = EXPERIMENT) -> Experiment:
-    """The made-up experiment as ``root/lab/toy.yaml``."""
+    """The made-up experiment, which stands as ``root/lab/toy.yaml``; of one text always the same object."""
     file = root / "lab" / "toy.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
-    return load_experiment(file)
+    if text not in LOADED:
+        LOADED[text] = load_experiment(file)
+    return LOADED[text]
+
+
+LOADED: dict[str, Experiment] = {}
+HASHES: dict[tuple[int, str, str, str, str], str] = {}
+
+
+def hash_of(experiment: Experiment, scale: str, method: str, order: str, role: str = "final") -> str:
+    """The recipe's hash, computed once: an experiment of ``LOADED`` stays the object that it is."""
+    key = (id(experiment), scale, method, order, role)
+    if key not in HASHES:
+        HASHES[key] = recipe_hash(experiment, scale, method, "-", order, UNCHECKED, role)
+    return HASHES[key]
 
 
 def row_of(
@@ -93,7 +115,7 @@ def row_of(
         experiment="toy",
         tier="finals",
         scale=scale,
-        recipe=recipe_hash(experiment, scale, method, "-", order, UNCHECKED),
+        recipe=hash_of(experiment, scale, method, order),
         method=method,
         size="-",
         order=order,
@@ -120,20 +142,33 @@ def row_of(
 def pilot_of(experiment: Experiment, method: str, value: float, loss: float) -> Row:
     """One pilot row at the lr ``value`` whose final loss is about ``loss``."""
     row = row_of(experiment, method, 0, lift=loss - FINAL[method])
-    recipe = recipe_hash(experiment, "cpu", method, "-", "A", UNCHECKED, "pilot")
+    recipe = hash_of(experiment, "cpu", method, "A", "pilot")
     return replace(row, role="pilot", tuned={"lr": value}, recipe=recipe)
 
 
 def rows_of(
     experiment: Experiment, methods: Iterable[str] = ("sequential", "replay-5", "kd"), **more: Any
 ) -> list[Row]:
-    """Three seeds and two orders of each method."""
+    """Every seed and order of each method."""
     return [
         row_of(experiment, method, seed, order, **more)
         for method in methods
-        for seed in (1, 2, 3)
-        for order in ("A", "B")
+        for seed in experiment.scales["cpu"].seeds
+        for order in experiment.orders
     ]
+
+
+def pilots_of(experiment: Experiment, methods: Iterable[str] = ("sequential", "replay-5", "kd")) -> list[Row]:
+    """Three candidates of each method; the second, with which the rows were run, is the best."""
+    tried = ((5e-5, 3.9), (1e-4, 3.8), (2e-4, 3.85))
+    return [pilot_of(experiment, method, value, loss) for method in methods for value, loss in tried]
+
+
+def failed_of(row: Row) -> Row:
+    """The row as the runner writes it when the cell diverges."""
+    nothing = {"batches": "", "tokens": 0, "train_flops": 0, "teacher_flops": 0, "source_flops": 0, "bases": {}}
+    measures = {"failed": "s2: the loss is not finite", "order": list(row.sequence)}
+    return replace(row, **nothing, measures=measures)
 
 
 def compared(experiment: Experiment, rows: Iterable[Row], scale: str = "cpu") -> Comparison:

@@ -8,7 +8,8 @@ A budget is counted in four ways: tokens of the student's stages, and FLOPs in t
 
 Each curve is read at the largest budget that every cell reaches, by linear interpolation of the loss in the logarithm
 of the budget.  A method whose source alone costs more has no value there.  A learning-rate schedule read before its end
-is not a finished run: such values are marked.  Small: ``equal_budgets(compared, "-", ["general"])``.
+is not a finished run: such values are marked.  A stream of domains is not read in the middle, where its losses say how
+far it had come: what each method spent is compared instead.  Small: ``equal_budgets(compared, "-", ["general"])``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from bequest.errors import InputError
 from bequest.measures.intervals import Interval
-from lab.experiments.comparing import Arm, Comparison, other_batches, over_cells, pairing
+from lab.experiments.comparing import Arm, Comparison, over_seeds, paired, whole_seeds
+from lab.experiments.outcomes import CorpusOutcome
 
 if TYPE_CHECKING:
     from lab.experiments.rows import Row
@@ -43,7 +45,7 @@ class Reading:
     """One arm read at the common budget.
 
     Attributes:
-        loss: mean over cells, nats; None where a cell had not begun to train at this budget.
+        loss: mean over seeds, nats; None where a cell had not begun to train at this budget.
         difference: arm minus baseline over the pairs; None where nothing pairs.
         finished: whether every cell ends here.
     """
@@ -114,15 +116,60 @@ def read_at(points: Curve, budget: float) -> float | None:
     return y0 + (y1 - y0) * (math.log(budget / x0) / math.log(x1 / x0))
 
 
+def is_stream(compared: Comparison) -> bool:
+    """Whether a loss in the middle of training tells how far the stream had come, not how good the method is.
+
+    So it is with several student stages, unless what the experiment is about is the loss on one corpus.
+    """
+    experiment = compared.experiment
+    one_corpus = isinstance(experiment.outcomes[experiment.main_outcome], CorpusOutcome)
+    return not one_corpus and any(len(stages) > 1 for stages in compared.students.values())
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one arm's cells spent to their end, FLOPs, mean over its cells.
+
+    Attributes:
+        totals: by the FLOP totals of ``TOTALS``.
+        ratios: the same as a share of the baseline's; None without a baseline, or where it spent nothing.
+    """
+
+    totals: Mapping[str, float]
+    ratios: Mapping[str, float | None]
+
+
+def spending(compared: Comparison, size: str) -> dict[Arm, Spent]:
+    """The FLOPs of every arm of a size in three totals, and their ratios to the baseline's."""
+    totals = {arm: _totals(rows) for arm, rows in compared.cells.items() if arm.size == size}
+    base = totals.get(Arm(compared.experiment.baseline, size), {})
+    return {
+        arm: Spent(found, {name: value / base[name] if base.get(name) else None for name, value in found.items()})
+        for arm, found in totals.items()
+    }
+
+
+def _totals(rows: Sequence[Row]) -> dict[str, float]:
+    student = statistics.fmean(row.train_flops for row in rows)
+    teacher = student + statistics.fmean(row.teacher_flops for row in rows)
+    return {"student": student, "teacher": teacher, "source": teacher + statistics.fmean(r.source_flops for r in rows)}
+
+
 def corpora(compared: Comparison, size: str) -> list[str]:
-    """The corpora on which every cell of a size has a loss curve in its last student stage."""
+    """The corpora on which every cell of a size has a loss curve in its last student stage.
+
+    Where the experiment is about the loss on one corpus, that one alone.
+    """
+    main = compared.experiment.outcomes[compared.experiment.main_outcome]
+    asked = {main.corpus} if isinstance(main, CorpusOutcome) else None
     seen = [
         {point["corpus"] for point in row.measures.get("curves", {}).get(compared.students[arm][-1], ())}
         for arm, rows in compared.cells.items()
         if arm.size == size
         for row in rows
     ]
-    return sorted(set.intersection(*seen)) if seen else []
+    found = set.intersection(*seen) if seen else set()
+    return sorted(found if asked is None else found & asked)
 
 
 def equal_budgets(compared: Comparison, size: str, names: Sequence[str]) -> list[EqualBudget]:
@@ -153,23 +200,31 @@ def equal_budgets(compared: Comparison, size: str, names: Sequence[str]) -> list
 
 def _reading(compared: Comparison, arm: Arm, curves: Mapping[Arm, list[list[Curve]]], budget: float) -> Reading:
     """One arm at the budget, and its paired difference against the baseline."""
-    rows, base = compared.cells[arm], compared.baseline(arm)
+    base = compared.baseline(arm)
     finished = all(budget >= points[-1][0] * FINISHED for several in curves[arm] for points in several)
-    own = [_mean_at(several, budget) for several in curves[arm]]
-    known = [value for value in own if value is not None]
-    if len(known) < len(own):
+    own = _losses(compared.cells[arm], curves[arm], budget)
+    seeds, _ = whole_seeds(compared.experiment.orders, compared.cells[arm])
+    rows = [row for row in compared.cells[arm] if row.seed in seeds]
+    if len(own) < len(compared.cells[arm]) or not rows:
         return Reading(None, None, finished)
     difference = None
     if arm != base and base in curves:
-        theirs = compared.cells[base]
-        at = {id(row): value for row, value in zip(rows, known, strict=True)}
-        there = {id(row): _mean_at(several, budget) for row, several in zip(theirs, curves[base], strict=True)}
-        free = other_batches(compared.experiment, arm.method, base.method)
-        matched = [(a, there[id(b)]) for a, b in pairing(rows, theirs, other_batches=free).pairs]
-        pairs = [(a, at[id(a)] - other) for a, other in matched if other is not None]
-        if pairs:
-            difference = over_cells([value for _, value in pairs], [row for row, _ in pairs])
-    return Reading(over_cells(known, rows), difference, finished)
+        theirs = _losses(compared.cells[base], curves[base], budget)
+        pairs = paired(compared, arm, base).pairs
+        if pairs and len(theirs) == len(compared.cells[base]):
+            found = [own[_cell(a)] - theirs[_cell(b)] for a, b in pairs]
+            difference = over_seeds(found, [a for a, _ in pairs])
+    return Reading(over_seeds([own[_cell(row)] for row in rows], rows), difference, finished)
+
+
+def _losses(rows: Sequence[Row], curves: Sequence[Sequence[Curve]], budget: float) -> dict[tuple[str, int], float]:
+    """The mean loss of each cell at a budget, of those that can be read there."""
+    found = {_cell(row): _mean_at(several, budget) for row, several in zip(rows, curves, strict=True)}
+    return {cell: value for cell, value in found.items() if value is not None}
+
+
+def _cell(row: Row) -> tuple[str, int]:
+    return row.order, row.seed
 
 
 def _mean_at(several: Sequence[Curve], budget: float) -> float | None:

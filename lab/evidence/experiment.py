@@ -1,30 +1,34 @@
 """One experiment's part of the page: what was asked, how, and the tables.
 
-Try it: ``"\\n".join(section(experiment, rows, comparisons))``.
+Try it: ``"\\n".join(section(experiment, comparisons))``.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bequest.errors import InputError
-from bequest.recipe.quantities import short
-from bequest.reports.wording import flops, significant
-from lab.evidence.budgets import TOTALS, EqualBudget, corpora, equal_budgets
-from lab.evidence.markdown import NOTHING, dates, joined, mean, number, plain, spread, table
-from lab.experiments.comparing import (
-    INFORMATIVE,
-    Arm,
-    Comparison,
-    OutcomeTable,
-    informative,
-    outcome_table,
-    over,
-    unequal_tokens,
+from bequest.reports.wording import flops
+from lab.evidence.budget_tables import budgets_part
+from lab.evidence.design import design
+from lab.evidence.markdown import (
+    NOTHING,
+    bases,
+    dates,
+    joined,
+    mean,
+    number,
+    plain,
+    revisions,
+    spread,
+    table,
+    taken_over,
+    uninformative,
 )
+from lab.evidence.matrices import matrices_part
+from lab.experiments.comparing import Arm, Comparison, Line, OutcomeTable, outcome_table, unequal_tokens
 from lab.experiments.outcomes import compute
 from lab.experiments.schema import ONLY
 
@@ -33,9 +37,17 @@ if TYPE_CHECKING:
     from lab.experiments.schema import Experiment, Tuning
 
 
-def section(experiment: Experiment, comparisons: Sequence[Comparison]) -> list[str]:
-    """The lines of an experiment's part: question, design, and the tables of every scale that has rows."""
+def section(experiment: Experiment, comparisons: Sequence[Comparison], elsewhere: int = 0) -> list[str]:
+    """The lines of an experiment's part: question, design, and the tables of every scale that has rows.
+
+    Args:
+        experiment: its definition.
+        comparisons: of its scales that have rows.
+        elsewhere: how many rows are of scales that the file does not name, or of ``smoke``.
+    """
     lines = [f"## {experiment.name}", "", experiment.question.strip(), "", *design(experiment)]
+    if elsewhere:
+        lines += ["", f"Rows left out because the experiment has no such scale to report: {elsewhere}."]
     for compared in comparisons:
         lines += scale_part(compared)
     if not comparisons:
@@ -43,48 +55,12 @@ def section(experiment: Experiment, comparisons: Sequence[Comparison]) -> list[s
     return lines
 
 
-# -- the design --------------------------------------------------------------------------------------------------------
-
-
-def design(experiment: Experiment) -> list[str]:
-    """Methods, orders, sizes, tuning and scales, as the file has them."""
-    lines = [f"Tier: {experiment.tier}. Methods are compared with `{experiment.baseline}`.", ""]
-    for name, method in experiment.methods.items():
-        remark = " (its batches differ by design)" if method.changes_batches else ""
-        lines.append(f"* `{name}`: {settings(method.variables)}{remark}")
-    for name, order in experiment.orders.items():
-        if order:
-            lines.append(f"* order{'' if name == ONLY else f' {name}'}: {' → '.join(order)}")
-    for name, variables in experiment.sizes.items():
-        if name != ONLY:
-            lines.append(f"* size {name}: {settings(variables)}")
-    if experiment.tuning is not None:
-        lines.append(f"* tuned on the pilot seed, which is not reported: {tuned_in_words(experiment.tuning)}")
-    for name, scale in experiment.scales.items():
-        if name != "smoke":
-            seeds = f"seeds {joined(scale.seeds)}" + (f", pilot seed {scale.pilot}" if scale.pilot is not None else "")
-            lines.append(f"* scale {name}: {seeds}; {settings(scale.variables)}")
-    return lines
-
-
-def tuned_in_words(tuning: Tuning) -> str:
-    """``lr among 5e-05, 0.0001, by the lowest final_loss``."""
-    way = "lowest" if tuning.choose.best == "lower" else "highest"
-    return f"{tuning.variable} among {', '.join(map(plain, tuning.values))}, by the {way} {tuning.choose.outcome}"
-
-
-def settings(variables: Mapping[str, Any]) -> str:
-    """Variables in one line."""
-    return "; ".join(f"{key} {plain(value)}" for key, value in variables.items()) or NOTHING
-
-
-# -- one scale ---------------------------------------------------------------------------------------------------------
-
-
 def scale_part(compared: Comparison) -> list[str]:
     """The tables of one scale."""
-    lines = ["", f"### {compared.experiment.name}, scale {compared.scale}", ""]
-    lines += [*remarks(compared), *cells_table(compared), *tuning_table(compared)]
+    lines = ["", f"### {compared.experiment.name}, scale {compared.scale}", "", *remarks(compared)]
+    if not compared.cells:
+        return lines
+    lines += [*cells_table(compared), *tuning_table(compared)]
     for name in compared.experiment.outcomes:
         lines += outcome_part(compared, outcome_table(compared, name))
     for size in compared.experiment.sizes:
@@ -93,31 +69,28 @@ def scale_part(compared: Comparison) -> list[str]:
 
 
 def remarks(compared: Comparison) -> list[str]:
-    """What a reader must know before the tables: earlier recipes, several revisions, rows left out."""
-    found = []
+    """What a reader must know before the tables: cells that failed, earlier recipes, revisions, rows left out."""
+    arms = compared.arms
+    found = [f"**{fallen}.**" for fallen in compared.fallen(arms)]
     if compared.earlier:
         names = joined(arm.label for arm in compared.earlier)
-        found.append(f"**Rows of an earlier recipe:** {names}: the experiment was changed after they were measured.")
-    codes = {row.code for row in compared.rows}
-    if len(codes) > 1:
-        found.append(f"Rows of {len(codes)} revisions of the code are compared; the table of cells says which.")
-    if compared.superseded:
-        found.append(f"Rows left out because newer ones stand for their cells or recipe: {compared.superseded}.")
-    if compared.unknown:
         found.append(
-            f"Rows left out because the experiment no longer has their method, size or order: {compared.unknown}."
+            f"**Rows of an earlier recipe:** {names}: the experiment was changed after they were measured; no claim is "
+            "judged by them."
         )
+    unsettled = [compared.pilots_wanting(arm) for arm in compared.choices if not compared.settled(arm)]
+    if unsettled:
+        found.append(f"**Not tuned alike:** {joined(unsettled, '; ')}: no comparison with them is judged.")
+    codes = len({row.code for row in compared.rows})
+    if codes > 1:
+        found.append(f"Rows of {codes} revisions of the code are compared: {revisions(compared.rows)}.")
+    if several := bases(compared.rows):
+        found.append(f"Several base weights of one name: {several}; only rows with the same ones are paired.")
+    found += [f"Rows left out because {reason}: {count}." for reason, count in compared.left_out.items()]
     absent = [
-        Arm(method, size).label
-        for size in compared.experiment.sizes
-        for method in compared.experiment.methods
-        if Arm(method, size) not in compared.cells
-    ]
-    wanted = len(compared.experiment.scales[compared.scale].seeds) * len(compared.experiment.orders)
-    absent += [
-        f"{arm.label} ({wanted - len(rows)} of {wanted} cells)"
-        for arm, rows in compared.cells.items()
-        if len(rows) < wanted
+        arm.label + (f" ({compared.ran(arm)} of {compared.planned} cells)" if compared.ran(arm) else "")
+        for arm in arms
+        if compared.ran(arm) < compared.planned and arm not in compared.earlier
     ]
     if absent:
         found.append(f"Not measured yet: {joined(absent)}.")
@@ -149,40 +122,57 @@ def cells_table(compared: Comparison) -> list[str]:
     header = ["per cell", "cells", "tokens", "student", "teacher forward", "source or teacher training", "wall"]
     lines += table(header, costs)[1:]
     if any(unequal_tokens(compared, arm) for arm in compared.cells):
-        lines += [r"\* other tokens than the baseline: see the comparison at equal tokens.", ""]
+        lines += [r"\* other tokens than the baseline: not a comparison at equal tokens.", ""]
     return lines
 
 
 def tuning_table(compared: Comparison) -> list[str]:
     """Each candidate's outcome on the pilot seed, and what the reported cells ran with."""
     rows = []
-    for arm, pilots in compared.pilots.items():
+    for arm, choice in compared.choices.items():
         tuning = compared.experiment.tuning_of(arm.method)
         if tuning is None:
             continue
-        tried = [candidate(compared, tuning, row) for row in sorted(pilots, key=lambda row: _by_size(row, tuning))]
-        chosen = joined(plain(row.tuned.get(tuning.variable)) for row in compared.cells[arm])
-        rows.append([arm.label, tuning.variable, joined(tried, "; "), chosen])
+        name, tried = tuning.variable, []
+        for value in sorted(tuning.values, key=_by_size):
+            pilot = next((row for row in choice.tried if row.tuned[name] == value), None)
+            tried.append(candidate(compared, tuning, value, pilot))
+        ran = [row.tuned.get(name) for row in _ran(compared, arm)]
+        chosen = [plain(value) + at_the_edge(tuning, value) for value in ran]
+        rows.append([arm.label, name, joined(tried, "; "), joined(chosen)])
     if not rows:
         return []
-    return ["Tuning on the pilot seed:", *table(["method", "variable", "candidate: outcome", "chosen"], rows, left=4)]
+    header = ["method", "variable", "candidate: outcome", "reported cells ran with"]
+    return ["Tuning on the pilot seed:", *table(header, rows, left=4)]
 
 
-def candidate(compared: Comparison, tuning: Tuning, row: Row) -> str:
-    """``0.0001: 3.412``, or that it failed."""
-    value = plain(row.tuned.get(tuning.variable))
+def candidate(compared: Comparison, tuning: Tuning, value: Any, row: Row | None) -> str:
+    """``0.0001: 3.412``, or that it failed, or has no row."""
+    if row is None:
+        return f"{plain(value)}: no row"
     if row.failed is not None:
-        return f"{value}: failed"
+        return f"{plain(value)}: failed"
     try:
         found = compute(compared.experiment.outcomes[tuning.choose.outcome], row.measures, order=row.sequence)
     except InputError:
-        return f"{value}: {NOTHING}"
-    return f"{value}: {number(found)}"
+        return f"{plain(value)}: {NOTHING}"
+    return f"{plain(value)}: {number(found)}"
 
 
-def _by_size(row: Row, tuning: Tuning) -> tuple[int, float, str]:
+def at_the_edge(tuning: Tuning, value: Any) -> str:
+    """A remark where a value is the smallest or largest candidate, so that a better one may lie beyond."""
+    numbers = [one for one in tuning.values if isinstance(one, int | float) and not isinstance(one, bool)]
+    edge = len(numbers) == len(tuning.values) > 1 and value in (min(numbers), max(numbers))
+    return " (at the edge of its grid: a better one may lie beyond)" if edge else ""
+
+
+def _ran(compared: Comparison, arm: Arm) -> tuple[Row, ...]:
+    """An arm's reported rows, those that came to nothing included."""
+    return (*compared.cells.get(arm, ()), *compared.failed.get(arm, ()))
+
+
+def _by_size(value: Any) -> tuple[int, float, str]:
     """Numbers by size, then everything else by its text."""
-    value = row.tuned.get(tuning.variable)
     is_number = isinstance(value, int | float)
     return (0 if is_number else 1, float(value) if isinstance(value, int | float) else 0.0, str(value))
 
@@ -191,29 +181,23 @@ def _by_size(row: Row, tuning: Tuning) -> tuple[int, float, str]:
 
 
 def outcome_part(compared: Comparison, found: OutcomeTable) -> list[str]:
-    """One outcome: mean per method, paired difference, pairs; or that it informs about nothing."""
-    spec = found.spec
+    """One outcome: mean per method, paired difference, seeds; or that it informs about nothing."""
+    spec, base = found.spec, compared.experiment.baseline
     title = f"**{spec.title or found.name}** ({spec.unit}, {spec.better} is better): {spec.formula}"
-    rows, notes = [], []
-    for line in found.lines:
-        base = compared.baseline(line.arm)
-        judged = found.informative(line.arm.size)
-        cells = str(line.mean.n) if line.mean is not None else "0"
-        compared_with = "baseline" if line.arm == base else f"{mean(line.difference, signed=True)}"
-        seen = NOTHING if line.difference is None else effect(line.difference.low, line.difference.high, spec.better)
-        rows.append(
-            [
-                line.arm.label,
-                mean(line.mean),
-                cells,
-                compared_with,
-                str(line.pairs or NOTHING),
-                seen if judged else NOTHING,
-            ]
-        )
-        notes += [f"{line.arm.label}: {remark}" for remark in line.remarks]
-    header = ["method", "mean ± 95 %", "cells", f"minus `{compared.experiment.baseline}`", "pairs", "effect"]
-    several = any(line.arm != compared.baseline(line.arm) for line in found.lines)
+    rows = [
+        [
+            line.arm.label,
+            mean(line.mean),
+            taken_over(line.mean),
+            "baseline" if line.arm.method == base else mean(line.difference, signed=True),
+            taken_over(line.difference),
+            effect(line, spec.better) if found.informative(line.arm.size) else NOTHING,
+        ]
+        for line in found.lines
+    ]
+    notes = [f"{line.arm.label}: {remark}" for line in found.lines for remark in line.remarks]
+    header = ["method", "mean ± 95 %", "n", f"minus `{base}`", "pairs", "effect"]
+    several = any(line.arm.method != base for line in found.lines)
     lines = [title, *table(header if several else header[:3], rows if several else [row[:3] for row in rows])]
     for size in compared.experiment.sizes:
         below = found.margin(size)
@@ -225,146 +209,13 @@ def outcome_part(compared: Comparison, found: OutcomeTable) -> list[str]:
     return lines
 
 
-def effect(low: float | None, high: float | None, better: str) -> str:
-    """What an interval of a difference shows."""
+def effect(line: Line, better: str) -> str:
+    """What the interval of a difference shows; nothing where planned cells or pairs are missing."""
+    if line.difference is None or not line.concludes:
+        return NOTHING
+    low, high = line.difference.low, line.difference.high
     if low is None or high is None:
         return "no interval"
     if low <= 0 <= high:
         return "no effect"
     return "better" if (low > 0) == (better == "higher") else "worse"
-
-
-def uninformative(below: float, where: str = "") -> str:
-    """The sentence that stands instead of a result."""
-    return (
-        f"*Uninformative{where}: the best cell is {number(below, 2)} nats below the unigram entropy and "
-        f"{INFORMATIVE:.2f} is needed; nothing is concluded from these numbers.*"
-    )
-
-
-# -- equal budgets -----------------------------------------------------------------------------------------------------
-
-
-def budgets_part(compared: Comparison, size: str) -> list[str]:
-    """Methods read at equal tokens and at equal FLOPs; nothing where there is one method only."""
-    arms = [arm for arm in compared.cells if arm.size == size]
-    if len(arms) < 2:
-        return []
-    names = corpora(compared, size)
-    if not names:
-        return []
-    try:
-        found = equal_budgets(compared, size, names)
-    except InputError as error:
-        return [f"No comparison at equal budgets: {error}.", ""]
-    what = names[0] if len(names) == 1 else f"the mean over {', '.join(names)}"
-    where = "" if size == ONLY else f", size {size}"
-    lines = [f"**At equal budgets**: held-out loss while training, nats, {what}{where}", *budget_tables(arms, found)]
-    below = found[0].best
-    return lines if informative(below) or below is None else [*lines, uninformative(below), ""]
-
-
-def budget_tables(arms: Sequence[Arm], found: Sequence[EqualBudget]) -> list[str]:
-    """One line per method: the loss at each budget and, in the second table, the paired differences."""
-    header = ["method", *(f"{TITLES[one.total]}: {short(one.budget)}" for one in found)]
-    losses, differences, early = [], [], False
-    for arm in arms:
-        readings = [one.readings[arm] for one in found]
-        marks = ["" if reading.finished or reading.loss is None else " †" for reading in readings]
-        early = early or any(marks)
-        losses.append([arm.label, *(mean(r.loss) + mark for r, mark in zip(readings, marks, strict=True))])
-        if any(reading.difference is not None for reading in readings):
-            differences.append([arm.label, *(mean(reading.difference, signed=True) for reading in readings)])
-    lines = table(header, losses)
-    if differences:
-        lines += ["Paired differences against the baseline there:", *table(header, differences)]
-    lines += [f"Budgets: {'; '.join(f'{TITLES[total]} = {words}' for total, words in TOTALS.items())}.", ""]
-    if early:
-        lines += ["† read before the end of its schedule: not a finished run, which might be lower at this budget.", ""]
-    return lines
-
-
-TITLES = {"tokens": "tokens", "student": "FLOPs", "teacher": "+ forward", "source": "+ source"}
-
-
-# -- matrices ----------------------------------------------------------------------------------------------------------
-
-
-def matrices_part(compared: Comparison) -> list[str]:
-    """The baseline's matrices, and those of the other arms folded away."""
-    base = [arm for arm in compared.cells if arm == compared.baseline(arm)]
-    others = [line for arm in compared.cells if arm not in base for line in matrices(compared, arm)]
-    lines = [line for arm in base for line in matrices(compared, arm)]
-    if others:
-        summary = "<details><summary>The other methods' matrices</summary>"
-        lines += [summary, "", *others, "", "</details>", ""]
-    return lines
-
-
-def matrices(compared: Comparison, arm: Arm) -> list[str]:
-    """Mean losses and mean accuracies of every model on everything measured, per order."""
-    lines: list[str] = []
-    rows = compared.cells[arm]
-    for order in dict.fromkeys(row.order for row in rows):
-        own = [row for row in rows if row.order == order]
-        where = arm.label + ("" if order == ONLY else f", order {order}")
-        cells = f"mean over {len(own)} {over(own)}"
-        losses = matrix(own, compared.models[arm], "perplexity")
-        if losses:
-            lines += [f"**Held-out loss**, nats (perplexity), {where}, {cells}", *losses]
-        scores = matrix(own, compared.models[arm], "tasks")
-        if scores:
-            how = joined(
-                sorted(
-                    {entry["how"] for row in own for tasks in _of(row, "tasks").values() for entry in tasks.values()}
-                )
-            )
-            lines += [f"**Accuracy** ({how}), {where}, {cells}", *scores]
-    return lines
-
-
-def matrix(rows: Sequence[Row], order: Sequence[str], what: str) -> list[str]:
-    """One matrix as a table; a dash where some row lacks the cell."""
-    seen = {name for row in rows for name in _of(row, what)}
-    models = [*dict.fromkeys(name for name in order if name in seen), *sorted(seen - set(order))]
-    names = {name for row in rows for found in _of(row, what).values() for name in found}
-    stream = [name for name in rows[0].sequence if name in names]
-    columns = [*stream, *sorted(names - set(stream))]
-    if not models or not columns:
-        return []
-    lines = []
-    shown = with_perplexity if what == "perplexity" else number
-    if what == "perplexity":
-        unigrams = [average(found["unigram"] for found in _entries(rows, models, column)) for column in columns]
-        lines.append(["*unigram entropy*", *map(shown, unigrams)])
-    for model in models:
-        found = [[_of(row, what).get(model, {}).get(column) for row in rows] for column in columns]
-        lines.append([model, *(shown(average(map(_value, entries)) if all(entries) else None) for entries in found)])
-    return table(["model", *columns], lines)
-
-
-def with_perplexity(loss: float | None) -> str:
-    """``3.796 (44.5)``."""
-    return NOTHING if loss is None else f"{number(loss)} ({significant(math.exp(loss))})"
-
-
-def average(values: Any) -> float | None:
-    """Mean of numbers, None for none or where one is missing."""
-    found = list(values)
-    return sum(found) / len(found) if found and None not in found else None
-
-
-def _entries(rows: Sequence[Row], models: Sequence[str], column: str) -> list[Mapping[str, Any]]:
-    return [
-        _of(row, "perplexity")[m][column] for row in rows for m in models if column in _of(row, "perplexity").get(m, {})
-    ]
-
-
-def _of(row: Row, what: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = row.measures.get(what, {})
-    return found
-
-
-def _value(entry: Mapping[str, Any]) -> float | None:
-    """The loss, or the accuracy as the mean over the measurement's own seeds."""
-    return entry["loss"] if "loss" in entry else average(entry["accuracy"])

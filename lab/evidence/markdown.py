@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bequest.measures.intervals import Interval
 from bequest.recipe.quantities import short
+from lab.experiments.comparing import INFORMATIVE
 
 if TYPE_CHECKING:
     from lab.experiments.rows import Row
@@ -34,13 +35,18 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def mean(found: Interval | None, *, signed: bool = False) -> str:
-    """``3.412 ± 0.013``; a single value says that it has no interval."""
+    """``3.412 ± 0.013``; a single seed says that it has no interval."""
     if found is None:
         return NOTHING
     head = f"{'+' if signed and float(number(found.mean)) > 0 else ''}{number(found.mean)}"
     if found.half_width is None:
-        return f"{head} ({'one value' if found.n == 1 else 'all equal'})"
+        return f"{head} ({'one seed' if found.n == 1 else 'all equal'})"
     return f"{head} ± {number(found.half_width)}"
+
+
+def taken_over(found: Interval | None) -> str:
+    """``3 seeds, mean of 2 orders``."""
+    return NOTHING if found is None else f"{found.n} {found.over}"
 
 
 def spread(values: Iterable[float], text: Callable[[float], str] = short) -> str:
@@ -68,6 +74,15 @@ def revisions(rows: Sequence[Row]) -> str:
     return joined(sorted({f"code {row.code} (commit {row.commit})" for row in rows}))
 
 
+def bases(rows: Sequence[Row]) -> str:
+    """The base weights that differ between rows under one name: ``minilm 460c6261bc81, 0f3a...``; empty for none."""
+    digests: dict[str, set[str]] = {}
+    for row in rows:
+        for name, digest in row.bases.items():
+            digests.setdefault(name, set()).add(digest)
+    return "; ".join(f"{name} {joined(sorted(found))}" for name, found in sorted(digests.items()) if len(found) > 1)
+
+
 def provenance(rows: Sequence[Row]) -> str:
     """Date, revision, seeds and machine in one line."""
     seeds = joined(sorted({row.seed for row in rows}))
@@ -84,3 +99,11 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def uninformative(below: float, where: str = "") -> str:
+    """The sentence that stands instead of a result."""
+    return (
+        f"*Uninformative{where}: the best cell is {number(below, 2)} nats below the unigram entropy and "
+        f"{INFORMATIVE:.2f} is needed; nothing is concluded from these numbers.*"
+    )

@@ -1,4 +1,4 @@
-"""The whole page: the claims with the failed ones first, then experiment by experiment.
+"""The whole page: cells that came to nothing, the claims with the failed ones first, then experiment by experiment.
 
 Read from ``lab/*.yaml`` and ``lab/results/*.csv`` below a checkout and from nothing else but the pinned packages' names
 and digests, which the recipes' hashes need.  Try it: ``check(places.checkout())``.
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from bequest.errors import InputError
 from bequest.storage import write_text
 from lab.evidence.experiment import section
+from lab.evidence.gathering import compare
 from lab.evidence.markdown import provenance
-from lab.evidence.verdicts import UNINFORMATIVE, UNMEASURED, VERDICTS, Judged, judge
-from lab.experiments.comparing import Comparison, compare
-from lab.experiments.outcomes import FAILED, HOLDS, UNDECIDED, expectation
+from lab.evidence.verdicts import UNINFORMATIVE, UNMEASURED, VERDICTS, Judged, arms_of, judge
+from lab.experiments.comparing import Comparison
+from lab.experiments.outcomes import FAILED, HOLDS, UNDECIDED
 from lab.experiments.reading import load_experiment
 from lab.experiments.rows import read_rows
 from lab.experiments.schema import ONLY
@@ -45,13 +46,22 @@ INTRODUCTION = """\
 *Written by `make evidence` from `lab/*.yaml` and `lab/results/*.csv`; edit those, not this page.*
 
 Every number comes from rows that anyone can make again: `python -m lab run EXPERIMENT --scale SCALE`. A mean stands
-with its 95 % interval over seeds (over seeds and orders where several orders were run: "cells"). Differences are taken
-pair by pair: same seed, same order, same batches. A verdict comes from the interval, never from the mean alone:
+with its 95 % interval over seeds. Where several orders were run, numbers are averaged over the orders within each seed
+first ("3 seeds, mean of 2 orders"), and only seeds count for which every order is there. Differences are taken pair by
+pair: same seed, same order, same base weights, same batches (unless a method changes them by design; such rows pair
+within one revision of the code only). The tuned value is the one that the pilots choose among the candidates in the
+file; rows that the file no longer plans are left out and counted. A verdict comes from the interval, never from the
+mean alone:
 
-* *did not hold*, *holds*: the whole interval lies on one side of what the claim expects;
-* *undecided*: the interval covers the threshold, or there are fewer than two seeds;
+* *did not hold*: the whole interval lies where the claim does not expect it;
+* *holds*: the whole interval lies where the claim expects it, every planned cell is there, none came to nothing, and,
+  where two methods are compared, every cell has its partner;
+* *undecided*: the interval covers the threshold, there are fewer than two seeds, or the interval alone would say that
+  the claim holds but a cell came to nothing or found no partner;
 * *uninformative*: no model concerned is a whole nat below the unigram entropy, so that nothing beyond word counts was
-  learnt and nothing can be concluded.
+  learnt and nothing can be concluded. Of what was won or lost the better of the stages compared must be below it;
+* *not measured yet*: planned cells have no row, or the rows are of an earlier recipe, or, where two methods are
+  compared, one of them lacks pilots.
 
 In the formulas aⁱⱼ is what the model after domain i scores on domain j: a⁰ is the untouched base, T the last domain.
 Forgetting and drops are positive when something was lost, learning and transfer when something was won.
@@ -73,14 +83,17 @@ def render(root: Path) -> str:
     rows = _rows(root, {experiment.name for experiment in experiments})
     lines = INTRODUCTION.splitlines()
     judged: list[Judged] = []
+    fallen: list[str] = []
     sections: list[str] = []
     for experiment in experiments:
         own = [row for row in rows if row.experiment == experiment.name]
         scales = [name for name in experiment.scales if name != NOT_SHOWN]
         comparisons = [compare(experiment, scale, own) for scale in scales]
-        comparisons = [compared for compared in comparisons if compared.cells]
+        comparisons = [compared for compared in comparisons if compared.cells or compared.failed or compared.left_out]
         judged += claims_of(experiment, comparisons)
-        sections += ["", *section(experiment, comparisons)]
+        fallen += fallen_lines(comparisons)
+        sections += ["", *section(experiment, comparisons, sum(row.scale not in scales for row in own))]
+    lines += ["", "## Cells that came to nothing", "", *fallen] if fallen else []
     for verdict in VERDICTS:
         lines += claims_part(verdict, [found for found in judged if found.verdict == verdict])
     if not experiments:
@@ -121,22 +134,26 @@ def check(root: Path) -> list[str]:
     return [f"{PAGE.as_posix()} is not what the rows say; {REMEDY}", *changes[:SHOWN_DIFFERENCES], *more]
 
 
-def claims_of(experiment: Experiment, comparisons: Sequence[Comparison]) -> list[Judged]:
-    """Every claim at every scale and size that has rows of what it needs; once as not measured where none has.
+def fallen_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """A list entry for every reported cell that came to nothing; they block *holds* for every claim of their method."""
+    return [
+        f"* {fallen}: [{compared.experiment.name}](#{compared.experiment.name}), scale {compared.scale}"
+        for compared in comparisons
+        for fallen in compared.fallen(compared.arms)
+    ]
 
-    Raises:
-        InputError: a claim whose expectation cannot be read; the file and the claim are named.
-    """
+
+def claims_of(experiment: Experiment, comparisons: Sequence[Comparison]) -> list[Judged]:
+    """Every claim at every scale and size that has rows of a method concerned; once as not measured where none has."""
     found: list[Judged] = []
-    for index, claim in enumerate(experiment.claims):
-        try:
-            expectation(claim.expect)
-        except InputError as error:
-            key = f"claims.{index}.expect"
-            raise InputError(error.message, where=experiment.source, key=key, remedy=error.remedy) from None
-        tried = [judge(claim, compared, size) for compared in comparisons for size in experiment.sizes]
-        measured = [judged for judged in tried if judged.verdict != UNMEASURED]
-        found += measured or tried[:1] or [Judged(experiment.name, claim, None, ONLY, UNMEASURED)]
+    for claim in experiment.claims:
+        tried = [
+            (judge(claim, compared, size), any(arm in compared.choices for arm in arms_of(claim, size)))
+            for compared in comparisons
+            for size in experiment.sizes
+        ]
+        measured = [judged for judged, has_rows in tried if has_rows]
+        found += measured or [Judged(experiment.name, claim, None, ONLY, UNMEASURED)]
     return found
 
 

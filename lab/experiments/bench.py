@@ -11,6 +11,7 @@ import functools
 import statistics
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,8 +25,8 @@ from lab.experiments.made_up import MadeUp
 from lab.experiments.one_cell import LOG, diverged, run_cell, tidy
 from lab.experiments.outcomes import compute
 from lab.experiments.pairing import unpaired_with
-from lab.experiments.revisions import commit_file
-from lab.experiments.rows import Row, append_row, read_rows
+from lab.experiments.revisions import commit_file, differs_from_head
+from lab.experiments.rows import Row, append_row, check_writable, read_rows
 from lab.experiments.schema import Experiment
 from lab.experiments.tuning import chosen
 
@@ -114,7 +115,7 @@ class Bench:
     keep_models: bool
     deadline: float | None
     summary: Summary
-    uncommitted: bool = False
+    made_of_rows: Callable[[], Sequence[Path]] = tuple
 
     @functools.cached_property
     def sources(self) -> resolving.Sources:
@@ -125,6 +126,8 @@ class Bench:
         """Every cell in turn; those that another process holds, or that wait for their pilots, are looked at again."""
         pending = list(self.cells)
         self.prune(pending, self.rows())
+        if pending:
+            check_writable(self.file)
         done = len(self.cells) - len(pending)
         self.say(
             f"{self.experiment.name} at {self.scale}: {len(self.cells)} cells, {done} have their row in "
@@ -288,10 +291,13 @@ class Bench:
                 tidy(directory)
 
     def commit_rows(self, message: str) -> None:
-        """Commit the CSV; when that fails it is tried again with the next row, and at the end."""
-        remark = commit_file(self.file, message)
-        self.uncommitted = remark is not None
-        if remark is not None:
+        """Commit the CSV and what is made of it; where that fails it is tried again with the next row, and last."""
+        try:
+            beside = self.made_of_rows()
+        except BequestError as error:
+            beside = []
+            self.remark(f"what is made of the rows could not be made: {error.line()}")
+        if (remark := commit_file(self.file, message, *beside)) is not None:
             self.remark(remark)
 
     def fail(self, cell: Cell, line: str) -> None:
@@ -303,7 +309,7 @@ class Bench:
 
     def finish(self) -> None:
         """What is left, what failed, and whether the rows that stand are paired."""
-        if self.uncommitted:
+        if self.commit and differs_from_head(self.file):  # a commit failed, or rows of an earlier call had none
             self.commit_rows(f"Lab: {self.experiment.name} at {self.scale}, rows")
         rows = [row for row in self.rows() if row.scale == self.scale]
         torn = sorted({"/".join(sorted({row.method, *found})) for row in rows if (found := self.unpaired(row, rows))})

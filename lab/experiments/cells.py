@@ -115,7 +115,7 @@ def cells_of(experiment: Experiment, scale: str, seeds: int | None = None, metho
             f"{seeds} seeds were asked for, and there are {len(size.seeds)}",
             where=experiment.source,
             key=f"scales.{scale}.seeds",
-            remedy=f"ask for 1 to {len(size.seeds)}, or list more",
+            remedy=f"ask for {'1' if len(size.seeds) == 1 else f'1 to {len(size.seeds)}'}, or list more",
         )
     identities = made_up.IDENTITIES if scale == SMOKE else resolving.identities()
     builder = _Builder(experiment, scale, identities, code_digest())

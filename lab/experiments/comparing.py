@@ -1,26 +1,25 @@
-"""Comparing methods from their rows: means with 95 % intervals, paired differences, and whether they inform at all.
+"""Comparing methods from their rows: means with 95 % intervals over seeds, paired differences, whether they inform.
 
-The cells of one experiment at one scale form a *comparison*.  A method at one size is an *arm*; an arm's cells are its
-(order, seed) pairs.  Two arms of one size are compared pair by pair: the same order, the same seed, and, unless one of
-them changes its batches by design, the same digest of the first batches.  A cell that finds no partner is named, never
-paired with another.  A comparison of losses whose best cell does not lie ``INFORMATIVE`` nats below the unigram
-entropy compares models that count words: it is printed as uninformative.  Small:
+The cells of one experiment at one scale form a *comparison* (gathered by ``lab.evidence.gathering.compare``).  A method
+at one size is an *arm*; an arm's cells are its (order, seed) pairs.  What is independent is the seed alone: numbers
+are averaged over the orders within a seed first, and only seeds count for which every order is there.  Two arms of one
+size are compared pair by pair: the same order, the same seed, the same base weights, and the same digest of the first
+batches unless one of them changes its batches by design.  A cell that finds no partner is named, never paired with
+another.  A comparison of losses whose best cell does not lie ``INFORMATIVE`` nats below the unigram entropy compares
+models that count words: it is printed as uninformative.  Small:
 
-    compared = compare(experiment, "cpu", read_rows(path))
-    outcome_table(compared, "forget").lines
+    outcome_table(compare(experiment, "cpu", rows), "forget").lines
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bequest.errors import InputError
 from bequest.measures.intervals import Interval, interval
-from bequest.storage import value_digest
-from lab.experiments import resolving
 from lab.experiments.outcomes import Outcome, compute, margin
 from lab.experiments.schema import ONLY
 
@@ -50,89 +49,102 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What an arm's pilots choose.
+
+    Attributes:
+        tried: pilot rows of the present recipe, one per candidate, in the order of the candidates.
+        wanted: how many candidates there are; 0 where nothing is tuned.
+        tuned: the chosen value by its variable, None where a candidate has no row yet or none came through.
+    """
+
+    tried: tuple[Row, ...]
+    wanted: int
+    tuned: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The cells of one experiment at one scale.
 
     Attributes:
         experiment: its definition.
         scale: ``cpu``, ``gpu`` or ``smoke``.
-        cells: per arm, in the experiment's order, its final rows sorted by order and seed.
-        pilots: per arm, its pilot rows sorted by tuned value.
+        cells: per arm, in the experiment's order, the final rows that count, sorted by order and seed.
+        choices: per arm with final rows, what its pilots choose.
         earlier: arms whose rows are of an earlier recipe than the present one.
-        superseded: final rows left out because a newer row stands for the same cell.
-        unknown: final rows of methods, sizes or orders that the experiment no longer has.
+        failed: per arm, the final rows of cells that came to nothing.
+        left_out: how many rows do not count, by the reason.
         students: per arm, the stages whose cost is the method's own, in the order of training.
-        models: per arm, the models that a row may have measures of: those from outside, then the stages.
+        outside: per arm, the models that its recipe takes from outside.
+        stages: per arm, the names of all its stages.
     """
 
     experiment: Experiment
     scale: str
     cells: Mapping[Arm, tuple[Row, ...]]
-    pilots: Mapping[Arm, tuple[Row, ...]]
+    choices: Mapping[Arm, Choice]
     earlier: tuple[Arm, ...] = ()
-    superseded: int = 0
-    unknown: int = 0
+    failed: Mapping[Arm, tuple[Row, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
     students: Mapping[Arm, tuple[str, ...]] = field(default_factory=dict)
-    models: Mapping[Arm, tuple[str, ...]] = field(default_factory=dict)
+    outside: Mapping[Arm, tuple[str, ...]] = field(default_factory=dict)
+    stages: Mapping[Arm, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """All final rows that are compared."""
         return tuple(row for rows in self.cells.values() for row in rows)
 
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Every arm of the experiment, measured or not."""
+        return tuple(Arm(method, size) for size in self.experiment.sizes for method in self.experiment.methods)
+
+    @property
+    def planned(self) -> int:
+        """Cells of one arm: seeds times orders."""
+        return len(self.experiment.scales[self.scale].seeds) * len(self.experiment.orders)
+
+    def ran(self, arm: Arm) -> int:
+        """Cells of an arm's present recipe that were run, those that came to nothing included."""
+        return 0 if arm in self.earlier else len(self.cells.get(arm, ())) + len(self.failed.get(arm, ()))
+
+    def settled(self, arm: Arm) -> bool:
+        """Whether the arm's pilots are all there and have chosen."""
+        return arm in self.choices and self.choices[arm].tuned is not None
+
     def baseline(self, arm: Arm) -> Arm:
         """What an arm is compared with: the baseline at the same size."""
         return Arm(self.experiment.baseline, arm.size)
 
+    def wanting(self, arms: Sequence[Arm]) -> tuple[str, ...]:
+        """Why nothing is concluded about one arm, or from a comparison of two; empty where something may be."""
+        found = [f"rows of an earlier recipe: {arm.label}" for arm in arms if arm in self.earlier]
+        for arm in arms:
+            if arm not in self.earlier and self.ran(arm) < self.planned:
+                found.append(f"{arm.label}: {self.ran(arm)} of {self.planned} cells")
+            elif len(arms) > 1 and not self.settled(arm) and arm not in self.earlier:
+                found.append(self.pilots_wanting(arm))
+        return tuple(found)
 
-def compare(
-    experiment: Experiment, scale: str, rows: Iterable[Row], sources: resolving.Sources | None = None
-) -> Comparison:
-    """Gather one scale's rows.  The order of the rows does not matter.
+    def pilots_wanting(self, arm: Arm) -> str:
+        """How far an arm's pilots are from a choice, in words."""
+        choice = self.choices[arm]
+        if len(choice.tried) == choice.wanted:
+            return f"{arm.label}: no candidate came through its pilot"
+        return f"{arm.label}: pilot rows of {len(choice.tried)} of {choice.wanted} candidates"
 
-    Of an arm's rows those of the present recipe count; where there is none, those of the latest earlier recipe, and
-    the arm is named in ``earlier``.  Of several rows for one cell the latest counts; on one day, the one whose code has
-    more rows here.
-
-    Args:
-        experiment: its definition.
-        scale: one of its scales, whose rows are compared.
-        rows: of this experiment; those of other scales are left aside.
-        sources: what corpora, tasks and models are, for the present recipe's hash; the lab's own by default.
-    """
-    sources = sources or resolving.identities()
-    whole = sorted((row for row in rows if row.scale == scale), key=_identity)
-    arms = [Arm(method, size) for size in experiment.sizes for method in experiment.methods]
-    here = [
-        row
-        for row in whole
-        if Arm(row.method, row.size) in arms and experiment.orders.get(row.order, ()) == row.sequence
-    ]
-    codes = Counter(row.code for row in here)
-    cells: dict[Arm, tuple[Row, ...]] = {}
-    pilots: dict[Arm, tuple[Row, ...]] = {}
-    students: dict[Arm, tuple[str, ...]] = {}
-    models: dict[Arm, tuple[str, ...]] = {}
-    earlier, superseded = [], 0
-    for arm in arms:
-        own = [row for row in here if (row.method, row.size) == (arm.method, arm.size)]
-        final = [row for row in own if row.role == "final"]
-        if not final:
-            continue
-        kept, old = _of_one_recipe(final, _present(experiment, scale, arm, "final", sources))
-        earlier += [arm] if old else []
-        cells[arm] = _newest(kept, codes)
-        superseded += len(final) - len(cells[arm])
-        tried = _of_one_recipe(
-            [row for row in own if row.role == "pilot"], _present(experiment, scale, arm, "pilot", sources)
+    def fallen(self, arms: Iterable[Arm]) -> tuple[str, ...]:
+        """The cells of some arms that came to nothing, in words."""
+        return tuple(
+            f"{arm.label}, {cell_name(row)} came to nothing ({row.failed})"
+            for arm in arms
+            for row in self.failed.get(arm, ())
         )
-        pilots[arm] = _newest(tried[0], codes, by_value=True)
-        found = resolving.outline(experiment, scale, arm.method, arm.size, next(iter(experiment.orders)), sources)
-        names = [str(body.get("name", kind)) for stage in found.recipe["stages"] for kind, body in stage.items()]
-        students[arm] = tuple(name for name in names if name in found.student)
-        models[arm] = (*sorted(set(found.models.values())), *names)
-    unknown = sum(row.role == "final" for row in whole) - sum(row.role == "final" for row in here)
-    return Comparison(experiment, scale, cells, pilots, tuple(earlier), superseded, unknown, students, models)
+
+
+# -- pairs and seeds ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -141,33 +153,98 @@ class Pairing:
 
     Attributes:
         pairs: (left, right) rows.
-        remarks: one per cell that found no partner, saying why.
+        remarks: one per cell that found no partner, and one per seed that does not count, saying why.
     """
 
     pairs: tuple[tuple[Row, Row], ...]
     remarks: tuple[str, ...]
 
 
-def pairing(left: Sequence[Row], right: Sequence[Row], *, other_batches: bool = False) -> Pairing:
+def pairing(
+    left: Sequence[Row], right: Sequence[Row], *, other_batches: bool = False, own_bases: Collection[str] = ()
+) -> Pairing:
     """Pair the cells of two arms by order and seed.
 
     Args:
         left: final rows of one arm.
         right: final rows of the other.
         other_batches: one of the two changes its batches by design, so that their digests differ.
+        own_bases: models from outside that only one of the two has in its recipe, such as a teacher.
     """
     partners = {(row.order, row.seed): row for row in right}
     pairs, remarks = [], []
     for row in left:
         partner = partners.pop((row.order, row.seed), None)
-        if partner is None:
-            remarks.append(f"{cell_name(row)}: no partner")
-        elif not other_batches and (row.batches != partner.batches or not row.batches):
-            remarks.append(f"{cell_name(row)}: {'other batches' if row.batches else 'batches not recorded'}")
-        else:
+        objection = "no partner" if partner is None else _objection(row, partner, other_batches, own_bases)
+        if objection is None and partner is not None:
             pairs.append((row, partner))
+        else:
+            remarks.append(f"{cell_name(row)}: {objection}")
     remarks += [f"{cell_name(row)}: no partner" for row in partners.values()]
     return Pairing(tuple(pairs), tuple(sorted(remarks)))
+
+
+def _objection(row: Row, partner: Row, other_batches: bool, own_bases: Collection[str]) -> str | None:
+    """Why two rows of one order and seed are no pair, None where they are one."""
+    shared = [{name: digest for name, digest in one.bases.items() if name not in own_bases} for one in (row, partner)]
+    if shared[0] != shared[1]:
+        return "other base weights"
+    if not row.batches or not partner.batches:
+        return "batches not recorded"
+    if not other_batches and row.batches != partner.batches:
+        return "other batches"
+    if other_batches and row.code != partner.code:
+        return "other code, and batches that differ by design cannot show that the text is the same"
+    return None
+
+
+def paired(compared: Comparison, arm: Arm, other: Arm) -> Pairing:
+    """The pairs of two arms, of those seeds only for which every order pairs."""
+    free = any(compared.experiment.methods[one.method].changes_batches for one in (arm, other))
+    own = set(compared.outside.get(arm, ())) ^ set(compared.outside.get(other, ()))
+    found = pairing(compared.cells[arm], compared.cells[other], other_batches=free, own_bases=own)
+    seeds, remarks = whole_seeds(compared.experiment.orders, [row for row, _ in found.pairs])
+    pairs = tuple(pair for pair in found.pairs if pair[0].seed in seeds)
+    return Pairing(pairs, (*found.remarks, *remarks))
+
+
+def whole_rows(compared: Comparison, arm: Arm) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """An arm's rows of those seeds for which every order is there, and a remark per other seed."""
+    rows = compared.cells.get(arm, ())
+    seeds, remarks = whole_seeds(compared.experiment.orders, rows)
+    return tuple(row for row in rows if row.seed in seeds), remarks
+
+
+def whole_seeds(orders: Collection[str], rows: Sequence[Row]) -> tuple[set[int], tuple[str, ...]]:
+    """The seeds that have every order among some rows, and a remark per seed that lacks one."""
+    there: dict[int, set[str]] = {}
+    for row in rows:
+        there.setdefault(row.seed, set()).add(row.order)
+    lacking = {seed: [name for name in orders if name not in found] for seed, found in sorted(there.items())}
+    remarks = [f"seed {seed} left out: nothing in order {', '.join(names)}" for seed, names in lacking.items() if names]
+    return {seed for seed, names in lacking.items() if not names}, tuple(remarks)
+
+
+def over_seeds(found: Sequence[float], rows: Sequence[Row]) -> Interval:
+    """Mean and interval over seeds of one number per row: the mean over the orders within each seed first.
+
+    The orders of one seed share its first weights, masks and sampling: they are no further independent values.  Numbers
+    are rounded to ``DECIMALS``, so that what is equal but for the rows' own rounding counts as equal.
+    """
+    within: dict[int, list[float]] = {}
+    for value, row in zip(found, rows, strict=True):
+        within.setdefault(row.seed, []).append(value)
+    orders = len({row.order for row in rows})
+    over = "seeds" if orders == 1 else f"seeds, mean of {orders} orders"
+    return interval([round(statistics.fmean(within[seed]), DECIMALS) for seed in sorted(within)], over=over)
+
+
+def cell_name(row: Row) -> str:
+    """``seed 2``, or ``order B seed 2``."""
+    return f"seed {row.seed}" if row.order == ONLY else f"order {row.order} seed {row.seed}"
+
+
+# -- outcomes ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -176,19 +253,19 @@ class Line:
 
     Attributes:
         arm: method and size.
-        mean: over its cells; None where a cell lacks what the outcome needs.
+        mean: over seeds; None where a cell lacks what the outcome needs, or no seed has every order.
         difference: the arm minus the baseline, over the pairs; None for the baseline itself and where nothing pairs.
-        pairs: how many cells were paired.
-        remarks: cells without a partner, or why there is no mean.
+        remarks: cells without a partner, seeds that do not count, or why there is no mean.
         margin: the best cell's distance below the unigram line, nats; None where the outcome reads no loss.
+        concludes: whether the difference may be called an effect: every planned cell is there, came through and pairs.
     """
 
     arm: Arm
     mean: Interval | None
     difference: Interval | None = None
-    pairs: int = 0
     remarks: tuple[str, ...] = ()
     margin: float | None = None
+    concludes: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,20 +288,33 @@ class OutcomeTable:
 def outcome_table(compared: Comparison, name: str) -> OutcomeTable:
     """One outcome's mean per arm and paired difference against the baseline."""
     spec = compared.experiment.outcomes[name]
-    lines = []
-    for arm, rows in compared.cells.items():
-        try:
-            found = values(spec, rows)
-            margins = best(margin(spec, row.measures, order=row.sequence) for row in rows)
-        except InputError as error:
-            lines.append(Line(arm, None, remarks=(f"not measured: {error}",)))
-            continue
-        line = Line(arm, over_cells(found, rows), margin=margins)
-        base = compared.baseline(arm)
-        if arm != base and base in compared.cells:
-            line = _against(compared, spec, line, rows, compared.cells[base])
-        lines.append(line)
-    return OutcomeTable(name, spec, tuple(lines))
+    return OutcomeTable(name, spec, tuple(_line(compared, spec, arm) for arm in compared.cells))
+
+
+def _line(compared: Comparison, spec: Outcome, arm: Arm) -> Line:
+    """One arm's mean and its paired difference."""
+    rows, remarks = whole_rows(compared, arm)
+    if not rows:
+        return Line(arm, None, remarks=remarks)
+    try:
+        mean = over_seeds(values(spec, rows), rows)
+        margins = best(margin(spec, row.measures, order=row.sequence) for row in rows)
+    except InputError as error:
+        return Line(arm, None, remarks=(f"not measured: {error}",))
+    base = compared.baseline(arm)
+    if arm == base or base not in compared.cells:
+        return Line(arm, mean, remarks=remarks, margin=margins)
+    matched = paired(compared, arm, base)
+    if not matched.pairs:
+        return Line(arm, mean, remarks=matched.remarks, margin=margins)
+    left, right = zip(*matched.pairs, strict=True)
+    try:
+        other = values(spec, right)
+    except InputError as error:
+        return Line(arm, mean, remarks=(f"baseline not measured: {error}",), margin=margins)
+    difference = over_seeds([a - b for a, b in zip(values(spec, left), other, strict=True)], left)
+    concludes = not compared.wanting((arm, base)) and len(left) == compared.planned
+    return Line(arm, mean, difference, matched.remarks, margins, concludes)
 
 
 def values(spec: Outcome, rows: Sequence[Row]) -> list[float]:
@@ -236,39 +326,15 @@ def values(spec: Outcome, rows: Sequence[Row]) -> list[float]:
     return [compute(spec, row.measures, order=row.sequence) for row in rows]
 
 
-def other_batches(experiment: Experiment, *methods: str) -> bool:
-    """Whether one of the methods changes its batches by design."""
-    return any(experiment.methods[method].changes_batches for method in methods)
-
-
 def informative(margin: float | None) -> bool:
     """Whether the best cell lies far enough below the unigram line; outcomes that read no loss always do."""
-    return margin is None or margin >= INFORMATIVE
+    return margin is None or round(margin, DECIMALS) >= INFORMATIVE
 
 
 def best(margins: Iterable[float | None]) -> float | None:
     """The largest margin, None where no loss is read."""
     known = [value for value in margins if value is not None]
     return max(known) if known else None
-
-
-def over_cells(found: Sequence[float], rows: Sequence[Row]) -> Interval:
-    """Mean and interval of one number per row: over ``seeds``, or over ``cells`` where several orders were run.
-
-    Numbers are rounded to ``DECIMALS`` first, so that what is equal but for the rows' own rounding counts as equal, and
-    has no interval.
-    """
-    return interval([round(value, DECIMALS) for value in found], over=over(rows))
-
-
-def over(rows: Sequence[Row]) -> str:
-    """``seeds``, or ``cells`` where several orders were run."""
-    return "seeds" if len({row.order for row in rows}) == 1 else "cells"
-
-
-def cell_name(row: Row) -> str:
-    """``seed 2``, or ``order B seed 2``."""
-    return f"seed {row.seed}" if row.order == "-" else f"order {row.order} seed {row.seed}"
 
 
 def unequal_tokens(compared: Comparison, arm: Arm) -> bool:
@@ -279,57 +345,3 @@ def unequal_tokens(compared: Comparison, arm: Arm) -> bool:
     low, high = min(row.tokens for row in base), max(row.tokens for row in base)
     own = [row.tokens for row in compared.cells[arm]]
     return max(own) > high * (1 + EQUAL_TOKENS) or min(own) < low * (1 - EQUAL_TOKENS)
-
-
-def _against(compared: Comparison, spec: Outcome, line: Line, rows: Sequence[Row], base: Sequence[Row]) -> Line:
-    """The line with its paired difference against the baseline."""
-    experiment = compared.experiment
-    matched = pairing(rows, base, other_batches=other_batches(experiment, line.arm.method, experiment.baseline))
-    left, right = [pair[0] for pair in matched.pairs], [pair[1] for pair in matched.pairs]
-    difference = None
-    if left:
-        try:
-            other = values(spec, right)
-        except InputError as error:
-            return Line(line.arm, line.mean, remarks=(f"baseline not measured: {error}",), margin=line.margin)
-        own = values(spec, left)
-        difference = over_cells([a - b for a, b in zip(own, other, strict=True)], left)
-    return Line(line.arm, line.mean, difference, len(left), matched.remarks, line.margin)
-
-
-def _newest(rows: Sequence[Row], codes: Counter[str], *, by_value: bool = False) -> tuple[Row, ...]:
-    """One row per cell: the latest; on one day the one whose code has more rows here."""
-    kept: dict[tuple[str, int, tuple[tuple[str, str], ...]], Row] = {}
-    for row in sorted(rows, key=lambda row: (row.date, codes[row.code], _identity(row))):
-        kept[(row.order, row.seed, _tuned(row) if by_value else ())] = row
-    return tuple(kept[key] for key in sorted(kept))
-
-
-def _present(experiment: Experiment, scale: str, arm: Arm, role: str, sources: resolving.Sources) -> set[str]:
-    """The hashes of an arm's present recipe: one, or several where orders have several lengths."""
-    return {
-        resolving.recipe_hash(experiment, scale, arm.method, arm.size, order, sources, role)
-        for order in experiment.orders
-    }
-
-
-def _of_one_recipe(rows: Sequence[Row], present: set[str]) -> tuple[list[Row], bool]:
-    """The rows of the present recipe, else those of the latest earlier one (on one day, the one with more rows)."""
-    kept = [row for row in rows if row.recipe in present]
-    if kept or not rows:
-        return kept, False
-    counts = Counter(row.recipe for row in rows)
-    latest = {recipe: max(row.date for row in rows if row.recipe == recipe) for recipe in counts}
-    chosen = max(counts, key=lambda recipe: (latest[recipe], counts[recipe], recipe))
-    return [row for row in rows if row.recipe == chosen], True
-
-
-def _tuned(row: Row) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((name, repr(value)) for name, value in row.tuned.items()))
-
-
-def _identity(row: Row) -> tuple[str, ...]:
-    """A total order of rows that does not depend on where they stand in the file."""
-    cell = (row.method, row.size, row.order, f"{row.seed:012d}", row.role, *map(str, _tuned(row)))
-    made = (row.recipe, row.code, row.commit, row.machine, repr(row.wall_seconds))
-    return (*cell, *made, value_digest(dict(row.measures)))

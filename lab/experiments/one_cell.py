@@ -7,11 +7,12 @@ the run prints goes to ``log.txt`` there.
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 
 from bequest import storage
-from bequest.errors import BequestError, RunError
+from bequest.errors import BequestError, InputError, RunError
 from lab.experiments import harvesting, resolving
 from lab.experiments.cells import Cell
 from lab.experiments.resolving import Sources
@@ -66,7 +67,12 @@ def run_cell(experiment: Experiment, cell: Cell, sources: Sources, directory: Pa
 def spent(directory: Path) -> float:
     """Seconds that earlier attempts at a cell took; those of a process that was killed outright are not known."""
     file = directory / SECONDS
-    return float(storage.read_json(file)["seconds"]) if file.is_file() else 0.0
+    try:
+        found = storage.read_json(file) if file.is_file() else None
+    except InputError:  # as a killed machine left it: the seconds are forgotten, and the cell still runs
+        return 0.0
+    seconds = found.get("seconds") if isinstance(found, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds <= sys.float_info.max else 0.0
 
 
 def diverged(error: BequestError) -> bool:

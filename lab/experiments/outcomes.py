@@ -3,7 +3,7 @@
 An experiment file declares them (``final_loss: {kind: matrix, metric: final, models: [minilm, s1, s2]}``); tuning,
 tables and claims refer to them by name, and a claim says where it expects the number (:func:`expectation`).  Every kind
 is one frozen class: what it needs, its unit, which direction is better, its value, and its *margin*: how far the losses
-that it ends with lie below the unigram entropy, None where no loss is concerned.  A kind more is a class more, in
+that it rests on lie below the unigram entropy, None where no loss is concerned.  A kind more is a class more, in
 ``KINDS`` and in ``OutcomeSpec``.  Small:
 
     compute(LossOutcome(kind="loss", model="s1", corpus="general"), row.measures)
@@ -15,7 +15,7 @@ import math
 import re
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -35,16 +35,22 @@ PROBES = {
     "general_drop": "a⁰ − aᵀ on the probe",
     "drift": "(1/T) Σᵢ (a⁰ − aⁱ) on the probe",
 }
-# The losses with which a figure ends: those right after a domain's own training, those of domains still to come, and,
-# for every other figure, those of the last stage.
-ENDS_WITH = {
-    "adaptability": "adaptability",
-    "learning": "adaptability",
-    "learning_min": "adaptability",
-    "out_of_domain": "out_of_domain",
-    "unseen_drop": "out_of_domain",
-    "unseen_drop_max": "out_of_domain",
-    "fwt": "out_of_domain",
+Cells = tuple[tuple[int, int], ...]
+# Levels: the losses with which the figure ends; for those not named here, the ones of the last stage.
+ENDS_WITH = {"adaptability": "adaptability", "out_of_domain": "out_of_domain"}
+# Differences: the cells (i, j) that each one compares, for a stream of T.  The best of them is the reference: what was
+# lost must not make a figure less informative the more there is of it.
+COMPARED: dict[str, Callable[[int], list[Cells]]] = {
+    "learning": lambda last: [((i, i), (i - 1, i)) for i in range(1, last + 1)],
+    "forget": lambda last: [((j, j), (last, j)) for j in range(1, last)],
+    "forget_max": lambda last: [tuple((i, j) for i in range(j, last + 1)) for j in range(1, last)],
+    "fwt": lambda last: [((j - 1, j), (0, j)) for j in range(2, last + 1)],
+    "unseen_drop": lambda last: [((0, j), (i, j)) for j in range(2, last + 1) for i in range(1, j)],
+}
+COMPARED |= {
+    "learning_min": COMPARED["learning"],
+    "bwt": COMPARED["forget"],
+    "unseen_drop_max": COMPARED["unseen_drop"],
 }
 
 
@@ -80,7 +86,7 @@ class Outcome(BaseModel, ABC):
 
     @abstractmethod
     def margin(self, measures: Measures, order: Sequence[str]) -> float | None:
-        """Unigram entropy minus loss, nats, of the losses that the outcome ends with; None where it reads no loss."""
+        """Unigram entropy minus loss, nats, of the losses that the outcome rests on; None where it reads no loss."""
 
 
 class MatrixOutcome(Outcome):
@@ -156,15 +162,25 @@ class MatrixOutcome(Outcome):
         return FIGURES[self.metric].compute(Matrix.of(found, self.models, names, losses=losses))
 
     def margin(self, measures: Measures, order: Sequence[str]) -> float | None:
-        """The mean of unigram entropy minus loss where the figure ends; None over accuracies."""
+        """Unigram entropy minus loss, None over accuracies.
+
+        Of a level the mean over the losses that it ends with; of a difference the mean over what is compared, of the
+        best stage concerned: the diagonal for forgetting, the base for what is lost on a probe.
+        """
         if self.over != "losses":
             return None
         if self.probe is not None:
-            return margin_of(measures, self.models[-1], self.probe)
+            concerned = self.models if self.metric == "drift" else (self.models[0], self.models[-1])
+            return max(margin_of(measures, model, self.probe) for model in concerned)
         names = self._domains(order)
         found = {model: {name: margin_of(measures, model, name) for name in names} for model in self.models}
-        ends = FIGURES[ENDS_WITH.get(self.metric, "final")]
-        return ends.compute(Matrix.of(found, self.models, names, losses=False))
+        margins = Matrix.of(found, self.models, names, losses=False)
+        if self.metric not in COMPARED:
+            return FIGURES[ENDS_WITH.get(self.metric, "final")].compute(margins)
+        compared = COMPARED[self.metric](margins.length)
+        if not compared:
+            raise InputError(f"{self.metric} has no meaning in a stream of {margins.length}")
+        return statistics.fmean(max(margins.score(*cell) for cell in cells) for cells in compared)
 
     def _domains(self, order: Sequence[str]) -> tuple[str, ...]:
         names = self.columns or tuple(order)
@@ -291,7 +307,7 @@ def compute(spec: Outcome, measures: Measures, *, order: Sequence[str] = ()) -> 
 
 
 def margin(spec: Outcome, measures: Measures, *, order: Sequence[str] = ()) -> float | None:
-    """How far below the unigram line the losses lie with which the outcome ends, nats; None where it reads no loss.
+    """How far below the unigram line the losses lie that the outcome rests on, nats; None where it reads no loss.
 
     Raises:
         InputError: as :func:`compute`.
@@ -327,7 +343,7 @@ def score_of(measures: Measures, model: str, task: str, score: str = "accuracy")
         InputError: it was not measured.
     """
     found = _looked_up(measures, "tasks", model, task).get(score)
-    if not found:
+    if not found or None in found:
         raise InputError(f"no {score} of {model!r} on {task!r} was measured", key="measures")
     return statistics.fmean(float(value) for value in found)
 

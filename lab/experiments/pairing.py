@@ -15,7 +15,7 @@ def unpaired_with(row: Row, others: Iterable[Row], free: Collection[str], recipe
     """The methods whose batches differ from a row's although they should not.
 
     Args:
-        row: a reported row.
+        row: a reported row; one that came to nothing recorded no batches.
         others: rows of the same file.
         free: the methods that change batches by design; they are compared with nobody.
         recipes: the recipe hashes of the experiment as it is now; rows of an earlier wording are left aside.
@@ -23,7 +23,7 @@ def unpaired_with(row: Row, others: Iterable[Row], free: Collection[str], recipe
     Returns:
         names, sorted; empty where everything agrees, or where there is nothing to compare.
     """
-    if row.role != "final" or row.method in free or row.recipe not in recipes:
+    if row.role != "final" or row.failed is not None or row.method in free or row.recipe not in recipes:
         return []
     found = set()
     for other in others:
@@ -36,7 +36,7 @@ def unpaired_with(row: Row, others: Iterable[Row], free: Collection[str], recipe
             row.order,
             row.code,
         )
-        comparable = other.role == "final" and other.method != row.method and other.method not in free
-        if together and comparable and other.recipe in recipes and other.batches != row.batches:
+        reported = other.role == "final" and other.failed is None and other.recipe in recipes
+        if together and reported and other.method not in (row.method, *free) and other.batches != row.batches:
             found.add(other.method)
     return sorted(found)

@@ -5,6 +5,9 @@ Try it: ``load_experiment("lab/stream.yaml").methods``.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +21,7 @@ from bequest.recipe.quantities import ExplainedError
 from bequest.recipe.sections import NAME, STAGES
 from lab.experiments import resolving
 from lab.experiments.outcomes import KINDS, expectation
+from lab.experiments.recipe_checks import check_recipes
 from lab.experiments.schema import (
     ONLY,
     RESERVED,
@@ -29,9 +33,12 @@ from lab.experiments.schema import (
     Scale,
     Tuning,
 )
+from lab.experiments.tuning import key_of
 
 FILLED_IN = ("name", "out", "seed")
 SCREENING_SEEDS, SCREENING_ORDERS = 3, 2
+CALL = re.compile(r"\$\{\s*([\w.]+)\s*:")
+CALLS = ("corpus", "task", "model")
 USE = re.compile(r"\$\{\s*(method|size|scale|tuned)(?:[.\[]\s*([\w-]+)|\s*\})")
 
 
@@ -51,12 +58,14 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     except ValidationError as error:
         raise _explain(error, raw, file) from None
     experiment._source = file
+    _check_calls(experiment, raw)
     _check_names(experiment)
     _check_outcomes(experiment)
     _check_tuning(experiment)
     _check_scales(experiment)
     _check_recipe(experiment)
     _check_variables(experiment, raw)
+    check_recipes(experiment)
     return experiment
 
 
@@ -64,7 +73,7 @@ def _read(file: Path) -> Any:
     """The file as plain dicts and lists, ``${...}`` left as they are."""
     import yaml
     from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
     try:
         config = OmegaConf.create(file.read_text(encoding="utf-8"))
@@ -75,6 +84,10 @@ def _read(file: Path) -> Any:
         raise InputError("is a directory", where=file, remedy="name the experiment file itself") from None
     except UnicodeDecodeError:
         raise InputError("is not a text file in UTF-8", where=file) from None
+    except GrammarParseError as error:
+        raise InputError(
+            "a ${ that is no interpolation", where=file, key=error.full_key, remedy="close it: }"
+        ) from None
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise InputError(f"not valid YAML ({' '.join(str(error).split())})", where=file) from None
     if not isinstance(config, DictConfig) or not config:
@@ -87,6 +100,15 @@ def _read(file: Path) -> Any:
 
 def _refuse(experiment: Experiment, key: str, message: str, remedy: str | None = None) -> InputError:
     return InputError(message, where=experiment.source, key=key, remedy=remedy)
+
+
+def _check_calls(experiment: Experiment, raw: Any) -> None:
+    """Nothing is called but what the lab answers: the environment, say, would be no part of the recipe's hash."""
+    for key, text in _texts(raw):
+        for call in CALL.findall(text):
+            if call not in CALLS:
+                remedy = "write the value itself; the calls are ${corpus:NAME}, ${task:NAME} and ${model:NAME}"
+                raise _refuse(experiment, key, f"${{{call}:...}} is not answered here", remedy)
 
 
 def _check_names(experiment: Experiment) -> None:
@@ -104,6 +126,9 @@ def _check_names(experiment: Experiment) -> None:
                 raise _refuse(experiment, f"{section}.{name}", f"{name!r} cannot name a directory", remedy)
     if not NAME.fullmatch(experiment.name):
         raise _refuse(experiment, "name", f"{experiment.name!r} cannot name a file", "use letters, digits, '.', '_'")
+    if experiment.name != experiment.source.stem:
+        message = f"the experiment {experiment.name!r} stands in {experiment.source.name}"
+        raise _refuse(experiment, "name", message, f"write name: {experiment.source.stem}, or rename the file")
     if experiment.baseline not in experiment.methods:
         remedy = did_you_mean(experiment.baseline, experiment.methods)
         raise _refuse(experiment, "baseline", f"no method {experiment.baseline!r}", remedy)
@@ -131,8 +156,7 @@ def _check_outcomes(experiment: Experiment) -> None:
         tuning = experiment.tuning_of(method)
         if tuning is None:
             continue
-        own = experiment.methods[method].tuning
-        key = f"methods.{method}.tuning.choose" if own is not None and own.choose is not None else "tuning.choose"
+        key = key_of(experiment, method, "choose")
         if tuning.choose.outcome not in experiment.outcomes:
             remedy = did_you_mean(tuning.choose.outcome, experiment.outcomes)
             raise _refuse(experiment, f"{key}.outcome", f"no outcome {tuning.choose.outcome!r}", remedy)
@@ -144,7 +168,7 @@ def _check_outcomes(experiment: Experiment) -> None:
 
 
 def _check_tuning(experiment: Experiment) -> None:
-    """Every method tries the same number of distinct candidates."""
+    """Every method tries the same number of distinct candidates, of a variable that something reads."""
     if experiment.tuning is None:
         for name, method in experiment.methods.items():
             if method.tuning is not None:
@@ -155,13 +179,24 @@ def _check_tuning(experiment: Experiment) -> None:
     for name in experiment.methods:
         tuning = experiment.tuning_of(name)
         assert tuning is not None
-        key = f"methods.{name}.tuning.values"
+        key = key_of(experiment, name, "values")
         if len(tuning.values) != budget:
             message = f"{len(tuning.values)} candidates, and the other methods have {budget}"
             raise _refuse(experiment, key, message, f"give {budget}: every method has the same tuning budget")
-        if len({repr(value) for value in tuning.values}) < budget:
-            own = experiment.methods[name].tuning
-            raise _refuse(experiment, key if own is not None and own.values else "tuning.values", "names a value twice")
+        for value in tuning.values:
+            if not _is_json(value):
+                raise _refuse(experiment, key, f"{value!r} is no candidate", "write finite numbers, or names")
+        if any(first == second for first, second in itertools.combinations(tuning.values, 2)):
+            raise _refuse(experiment, key, "names a value twice", "1 and 1.0 are the same")
+
+
+def _is_json(value: Any) -> bool:
+    """Whether a value can stand in a row's column as it is."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _check_scales(experiment: Experiment) -> None:
@@ -203,18 +238,26 @@ def _check_variables(experiment: Experiment, raw: Any) -> None:
             if variable not in scale.variables:
                 key = f"scales.{name}.pilot_variables.{variable}"
                 raise _refuse(experiment, key, "replaces no variable", did_you_mean(variable, scale.variables))
+    for method in experiment.methods:
+        tuning = experiment.tuning_of(method)
+        if tuning is not None and not {("tuned", tuning.variable), ("tuned", "")} & set(uses):
+            key, remedy = key_of(experiment, method, "variable"), f"write ${{tuned.{tuning.variable}}} in the recipe"
+            raise _refuse(experiment, key, "every candidate would come to the same: nothing reads it", remedy)
 
 
 def _uses(value: Any) -> Iterator[tuple[str, str]]:
     """Every ``${kind.name}`` below a value as (kind, name); the name is empty where the whole mapping is taken."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _uses(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _uses(item)
+    for _, text in _texts(value):
+        yield from ((match[1], match[2] or "") for match in USE.finditer(text))
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text below a value, with its dotted key."""
+    if isinstance(value, Mapping | list):
+        for name, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _texts(item, f"{key}.{name}" if key else str(name))
     elif isinstance(value, str):
-        yield from ((match[1], match[2] or "") for match in USE.finditer(value))
+        yield key, value
 
 
 def _check_recipe(experiment: Experiment) -> None:
@@ -226,12 +269,14 @@ def _check_recipe(experiment: Experiment) -> None:
     if not isinstance(stages, list | str) or not stages:
         raise _refuse(experiment, "recipe.stages", "is not a list of stages", "write a list: - adapt: {...}")
     real = any(name != "smoke" for name in experiment.scales)
-    sources = resolving.identities() if real else resolving.UNCHECKED
+    asked = resolving.identities() if real else resolving.UNCHECKED
+    sources = resolving.Sources(*(functools.cache(ask) for ask in (asked.corpus, asked.task, asked.model)))
+    lengths = {len(domains): order for order, domains in experiment.orders.items()}  # all that an outline sees of one
     missing = set([experiment.student] if isinstance(experiment.student, str) else experiment.student)
     for method in experiment.methods:
         for scale in experiment.scales:
             for size in experiment.sizes:
-                for order in experiment.orders:
+                for order in lengths.values():
                     found = resolving.outline(experiment, scale, method, size, order, sources)
                     kinds = stage_kinds(experiment, found.recipe)
                     student = {name for name in found.student if kinds.get(name, "measure") != "measure"}
@@ -257,12 +302,12 @@ def stage_kinds(experiment: Experiment, recipe: Mapping[str, Any]) -> dict[str, 
     found = {}
     for index, stage in enumerate(recipe["stages"]):
         kind, body = next(iter(stage.items()), ("", None)) if isinstance(stage, Mapping) else ("", None)
-        if kind not in STAGES or not isinstance(body, Mapping):
+        if kind not in STAGES or not isinstance(body, Mapping) or len(stage) > 1:
             raise _refuse(
                 experiment,
                 f"recipe.stages.{index}",
                 "a stage is a mapping with one kind",
-                did_you_mean(str(kind), STAGES) if kind else "write - adapt: {...}",
+                did_you_mean(str(kind), STAGES) if kind and kind not in STAGES else "write - adapt: {...}",
             )
         found[str(body.get("name", kind))] = kind
     return found
@@ -271,13 +316,24 @@ def stage_kinds(experiment: Experiment, recipe: Mapping[str, Any]) -> dict[str, 
 # -- explaining -------------------------------------------------------------------------------------------------------
 
 NESTED: dict[str, type[BaseModel]] = {"tuning": Tuning, "choose": Choose, "claims": Claim}
+LIST, MAPPING = "write a list: [...]", "write a mapping: {...}"
+# What pydantic complains of: in plain words, and what to write.
+PLAIN: dict[str, tuple[str, str | None]] = {
+    **dict.fromkeys(("tuple_type", "list_type"), ("is not a list", LIST)),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), ("is not a mapping", MAPPING)),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), ("is not a whole number", None)),
+    **dict.fromkeys(("float_type", "float_parsing", "finite_number"), ("is not a finite number", None)),
+    **dict.fromkeys(("bool_type", "bool_parsing"), ("is neither true nor false", None)),
+    **dict.fromkeys(("string_type", "invalid_key"), ("is not a text", "put it in quotes")),
+}
+BOUNDS = {"greater_than": ("above", "gt"), "greater_than_equal": ("at least", "ge"), "less_than": ("below", "lt")}
 
 
 def _explain(error: ValidationError, raw: Any, file: Path) -> InputError:
     """pydantic's first complaint as one line."""
     problems = error.errors()  # of a misspelt key it is more help to say that than what is missing for it
     problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
-    loc = [str(part) for part in problem["loc"]]
+    loc = [str(part) for part in problem["loc"] if part != "[key]"]
     message, remedy = problem["msg"], None
     if problem["type"] == "extra_forbidden":
         message, remedy = "unknown key", did_you_mean(loc[-1], _owner(loc, raw).model_fields)
@@ -297,10 +353,22 @@ def _explain(error: ValidationError, raw: Any, file: Path) -> InputError:
     elif problem["type"] == "literal_error":
         message = f"{problem['input']!r} is not known here"
         remedy = did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", str(problem["ctx"]["expected"])))
-    elif "input" in problem and not isinstance(problem["input"], Mapping | list):
-        message = f"{problem['input']!r}: {message[:1].lower()}{message[1:]}"
+    elif loc[0] == "student":
+        loc, message, remedy = loc[:1], "is neither a stage nor a list of stages", "write a list of stages: [...]"
+    elif problem["type"] in PLAIN or problem["type"] == "too_short":
+        message, remedy = _plain(problem["type"], problem["input"])
+    elif problem["type"] in BOUNDS:
+        word, bound = BOUNDS[problem["type"]]
+        message = f"must be {word} {problem['ctx'][bound]}, not {problem['input']!r}"
     dotted = [part for part in loc if not (loc[0] == "outcomes" and part in KINDS and part != loc[1])]
     return InputError(message, where=file, key=".".join(dotted), remedy=remedy)
+
+
+def _plain(kind: str, given: Any) -> tuple[str, str | None]:
+    """A complaint about a value of the wrong kind, and what to write instead."""
+    message, remedy = PLAIN.get(kind, ("", LIST if isinstance(given, Sequence) else MAPPING))
+    shown = repr(given) if len(repr(given)) < 60 else f"{repr(given)[:57]}..."
+    return ("is empty" if not message or given is None else f"{shown} {message}"), remedy
 
 
 def _owner(loc: Sequence[str], raw: Any) -> type[BaseModel]:

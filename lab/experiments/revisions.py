@@ -25,10 +25,12 @@ SHOWING = {
         *("kit/identities.py", "kit/leaks.py", "kit/packages.py", "kit/registries.py"),
         "experiments/bench.py",
         "experiments/cells.py",
+        "experiments/columns.py",
         "experiments/comparing.py",
         "experiments/outcomes.py",
         "experiments/pairing.py",
         "experiments/reading.py",
+        "experiments/recipe_checks.py",
         "experiments/revisions.py",
         "experiments/rows.py",
         "experiments/running.py",
@@ -74,17 +76,26 @@ def commit_name() -> str:
     return revision.stdout.strip() + ("+dirty" if dirty else "")
 
 
-def commit_file(path: Path, message: str) -> str | None:
-    """Commit one file and nothing else; returns a remark where that did not work, or None.
+def commit_file(path: Path, message: str, *beside: Path) -> str | None:
+    """Commit one file, and those that are made of it, and nothing else; returns a remark where that failed, or None.
 
     What else is changed, or staged, stays as it is.
     """
-    for arguments in (("add", "--", path.name), ("commit", "-q", "--only", "-m", message, "--", path.name)):
+    files = [str(file.resolve()) for file in (path, *beside)]
+    for arguments in (("add", "--", *files), ("commit", "-q", "--only", "-m", message, "--", *files)):
         done = _git(path.parent, *arguments)
         if done is None or done.returncode != 0:
             said = " ".join((done.stderr or done.stdout).split())[-200:] if done is not None else "git cannot be run"
             return f"{path}: the row stands but was not committed ({said})"
     return None
+
+
+def differs_from_head(path: Path) -> bool:
+    """Whether a file holds what is not committed; true also where git cannot say."""
+    if not path.is_file():
+        return False
+    said = _git(path.parent, "status", "--porcelain", "--untracked-files=all", "--", path.name)
+    return said is None or said.returncode != 0 or bool(said.stdout.strip())
 
 
 def _git(place: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:

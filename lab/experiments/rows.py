@@ -1,7 +1,8 @@
 """The CSV of an experiment: one row per finished cell, appended whole, so that work survives the machine it ran on.
 
-A row is one physical line.  Writers hold a lock, write the line at once and flush it to the disk; a line without its
-end is what a killed writer left, and is dropped with a remark.  Try it: ``read_rows(Path("lab/results/stream.csv"))``.
+A row is one physical line.  Writers hold a lock, write the line at once and flush it to the disk; what a killed writer
+left of a line is dropped with a remark.  A line that says what no cell can have come to is refused by file, line and
+column.  Try it: ``read_rows(Path("lab/results/stream.csv"))``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 from bequest.errors import InputError
 from bequest.storage import disk_errors, sync_file
 from lab.experiments.cells import Cell, Key, tuned_text
+from lab.experiments.columns import JSON, column
 
 DECIMALS = 6
 LONGEST_FIELD = 1 << 26
@@ -114,15 +117,13 @@ class Row:
 
 
 COLUMNS = tuple(entry.name for entry in dataclasses.fields(Row))
-WHOLE = ("seed", "threads", "tokens", "train_flops", "teacher_flops", "source_flops")
-JSON = ("tuned", "bases", "measures")
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     """Every row of a file, and remarks: a torn last line is left out.  A file that is not there has none.
 
     Raises:
-        InputError: other columns than these, or a line that is no row; file and line are named.
+        InputError: other columns than these, or a line that is no row; file, line and column are named.
     """
     if not path.is_file():
         return [], []
@@ -132,11 +133,35 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
 
 
 def _read(data: bytes, path: Path) -> tuple[list[Row], list[str]]:
-    lines, remarks = _whole_lines(data, path)
+    lines = _whole_lines(data)
+    remarks = []
+    if sum(map(len, lines)) < len(data):
+        remarks.append(f"{path}: the last line is torn and was dropped; its cell runs again")
     if not lines:
         return [], remarks
-    _check_header(lines[0], path)
-    return [_parsed(line, number, path) for number, line in enumerate(lines[1:], start=2) if line], remarks
+    _check_header(_text(lines[0], "line 1", path), path)
+    keyed = [(_text(line, f"line {number}", path), f"line {number}") for number, line in enumerate(lines[1:], start=2)]
+    return [_parsed(line, key, path) for line, key in keyed if line], remarks
+
+
+def check_writable(path: Path) -> None:
+    """Notice before hours of work that rows could not be written; leaves nothing behind.
+
+    Raises:
+        InputError: the file, or the directory for it, cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise InputError(
+            f"rows cannot be written here ({error.strerror or error})",
+            where=path,
+            remedy="make the file and its directory writable",
+        ) from None
 
 
 def append_row(path: Path, row: Row) -> list[str]:
@@ -145,9 +170,11 @@ def append_row(path: Path, row: Row) -> list[str]:
     Nothing is appended when a row of the same cell and code stands already: another process was faster.
 
     Raises:
-        InputError: the file has other columns.
+        InputError: the file has other columns, or the row says what none can, and could not be read again.
         RunError: the disk is full.
     """
+    line = _line(_values(row))
+    _parsed(line.removesuffix("\n"), "a new row", path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()
@@ -160,10 +187,9 @@ def append_row(path: Path, row: Row) -> list[str]:
                 other.key == row.key and other.code == row.code and other.sequence == row.sequence for other in rows
             ):
                 return [*remarks, f"{path}: another process had written this row already"]
-            end = data.rfind(b"\n") + 1
-            if end < len(data):
-                file.truncate(end)
-            text = (_line(COLUMNS) if end == 0 else "") + _line(_values(row))
+            whole = _whole_lines(data)
+            file.truncate(sum(map(len, whole)))
+            text = (_line(COLUMNS) if not whole else "" if whole[-1].endswith(b"\n") else "\n") + line
             before = file.seek(0, os.SEEK_END)
             try:
                 file.write(text.encode("utf-8"))
@@ -188,15 +214,29 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _whole_lines(data: bytes, path: Path) -> tuple[list[str], list[str]]:
-    """The lines that have their end, without it."""
-    text = data.decode("utf-8", errors="replace")
-    *lines, rest = text.split("\n")
-    remarks = [f"{path}: the last line is torn and was dropped; its cell runs again"] if rest else []
-    return [line.removesuffix("\r") for line in lines], remarks
+def _whole_lines(data: bytes) -> list[bytes]:
+    """The lines with their ends; a last one without its end counts where it is a whole header or row for all that."""
+    *lines, last = data.split(b"\n")
+    found = [line + b"\n" for line in lines]
+    try:
+        text = _text(last, "the last line", None)
+        if found:
+            _parsed(text, "the last line", None)
+        else:
+            _check_header(text, None)
+    except InputError:
+        return found
+    return [*found, last]
 
 
-def _check_header(line: str, path: Path) -> None:
+def _text(line: bytes, key: str, path: Path | None) -> str:
+    try:
+        return line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise _no_row("not text in UTF-8", key, path) from None
+
+
+def _check_header(line: str, path: Path | None) -> None:
     found = line.split(",")
     if tuple(found) == COLUMNS:
         return
@@ -212,23 +252,20 @@ def _check_header(line: str, path: Path) -> None:
     )
 
 
-def _parsed(line: str, number: int, path: Path) -> Row:
+def _parsed(line: str, key: str, path: Path | None) -> Row:
+    """The row of a line without its end; ``key`` names the line in the complaint."""
     csv.field_size_limit(LONGEST_FIELD)
     try:
         fields = next(csv.reader([line], strict=True))
         if len(fields) != len(COLUMNS):
             raise ValueError(f"{len(fields)} fields instead of {len(COLUMNS)}")
-        given: dict[str, Any] = dict(zip(COLUMNS, fields, strict=True))
-        for name in WHOLE:
-            given[name] = int(given[name])
-        given["wall_seconds"] = float(given["wall_seconds"])
-        for name in JSON:
-            given[name] = json.loads(given[name])
-            if not isinstance(given[name], dict):
-                raise ValueError(f"{name} is no mapping")
-        return Row(**given)
+        return Row(**{name: column(name, text) for name, text in zip(COLUMNS, fields, strict=True)})
     except (ValueError, csv.Error, StopIteration) as error:
-        raise InputError(f"no row ({error})", where=path, key=f"line {number}", remedy="remove the line") from None
+        raise _no_row(str(error), key, path) from None
+
+
+def _no_row(why: str, key: str, path: Path | None) -> InputError:
+    return InputError(f"no row ({why})", where=path, key=key, remedy="remove the line, and its cell runs again")
 
 
 def _values(row: Row) -> list[object]:

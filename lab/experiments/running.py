@@ -8,13 +8,14 @@ processes, on one machine, share the cells of one experiment.  Small, at the smo
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bequest.errors import Interrupted
+from bequest.errors import InputError, Interrupted
 from lab.experiments.bench import Bench, Summary
 from lab.experiments.cells import cells_of
 from lab.experiments.reading import load_experiment
@@ -36,6 +37,7 @@ def run_experiment(
     commit: bool = False,
     any_code: bool = False,
     keep_models: bool = False,
+    made_of_rows: Callable[[], Sequence[Path]] = tuple,
 ) -> Summary:
     """Run the cells of an experiment whose rows do not stand, and append their rows.
 
@@ -44,19 +46,24 @@ def run_experiment(
         scale: one of its scales.
         seeds: only the first so many of the scale's seeds.
         methods: only these methods; all of them if none is named.
-        max_hours: do not start a cell that would not be finished by then, going by the longest so far.
+        max_hours: do not start a cell that would not be finished by then, going by the longest so far on this machine,
+            else by the scale's ``cell_minutes``; the first cell always starts where neither is known.
         results: the directory of the CSV, ``<experiment>.csv``.
         work: where run directories go: ``<work>/<experiment>/<scale>/<cell>/``.
         console: one line per cell.
         commit: commit the CSV, and nothing else, after each row.
         any_code: rows that other code made count as done too.
         keep_models: keep the weights of cells whose rows stand.
+        made_of_rows: writes what is made of the rows, before they are committed, and says which files these are.
 
     Raises:
-        InputError: the experiment, its CSV or what it names cannot be used.
+        InputError: the experiment, its CSV or what it names cannot be used, or ``max_hours`` is no time.
         Interrupted: the user stopped it; rows stand, and the cell in hand resumes.
     """
     started = time.monotonic()
+    if max_hours is not None and not 0 < max_hours < math.inf:
+        message = f"{max_hours} is no number of hours above 0"
+        raise InputError(message, key="--max-hours", remedy="leave it out for no limit")
     experiment = load_experiment(path)
     cells = cells_of(experiment, scale, seeds, methods)
     bench = Bench(
@@ -70,6 +77,7 @@ def run_experiment(
         commit=commit,
         any_code=any_code,
         keep_models=keep_models,
+        made_of_rows=made_of_rows,
         deadline=None if max_hours is None else started + 3600 * max_hours,
         summary=Summary(results / f"{experiment.name}.csv", len(cells)),
     )

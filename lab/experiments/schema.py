@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from bequest.recipe.quantities import Seed
 from lab.experiments.outcomes import OutcomeSpec
 
 ONLY = "-"
@@ -77,11 +78,11 @@ class Scale(Free):
         expected_hours: how long the whole is expected to take; for the reader.
     """
 
-    seeds: tuple[int, ...] = Field(min_length=1)
-    pilot: int | None = None
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    pilot: Seed | None = None
     pilot_variables: dict[str, Any] = Field(default_factory=dict)
-    cell_minutes: float | None = Field(None, gt=0)
-    expected_hours: float | None = Field(None, gt=0)
+    cell_minutes: float | None = Field(None, gt=0, allow_inf_nan=False)
+    expected_hours: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     def variables_of(self, role: str) -> dict[str, Any]:
         """The variables of a ``final`` or a ``pilot`` cell."""

@@ -33,12 +33,7 @@ def chosen(experiment: Experiment, method: str, pilots: Sequence[Row]) -> dict[s
         try:
             value = sign * compute(spec, row.measures, order=row.sequence)
         except InputError as error:
-            raise InputError(
-                f"the pilot cells do not give {tuning.choose.outcome} ({error})",
-                where=experiment.source,
-                key="tuning.choose.outcome",
-                remedy="choose by what pilot cells measure (see pilot_variables)",
-            ) from None
+            raise not_given(experiment, method, error) from None
         if math.isfinite(value) and (best is None or value < best[0]):
             best = (value, row)
     if best is None:
@@ -46,7 +41,25 @@ def chosen(experiment: Experiment, method: str, pilots: Sequence[Row]) -> dict[s
         raise RunError(
             f"no candidate of {method} came through ({tuning.variable}: {values})",
             where=experiment.source,
-            key="tuning.values",
+            key=key_of(experiment, method, "values"),
             remedy="give smaller ones",
         )
     return dict(best[1].tuned)
+
+
+def key_of(experiment: Experiment, method: str, key: str) -> str:
+    """Where the file says a part of a method's tuning: below the method if it has its own, else below ``tuning``."""
+    own = experiment.methods[method].tuning
+    return f"methods.{method}.tuning.{key}" if own is not None and getattr(own, key) is not None else f"tuning.{key}"
+
+
+def not_given(experiment: Experiment, method: str, error: InputError) -> InputError:
+    """The complaint about an outcome that a method is tuned by, and that its pilot cells do not measure."""
+    tuning = experiment.tuning_of(method)
+    assert tuning is not None
+    return InputError(
+        f"the pilot cells do not give {tuning.choose.outcome} ({error})",
+        where=experiment.source,
+        key=f"{key_of(experiment, method, 'choose')}.outcome",
+        remedy="choose by what pilot cells measure (see pilot_variables)",
+    )

@@ -1,9 +1,9 @@
-"""Comparing rows: pairs are never silently made, earlier recipes are named, budgets are counted as by hand."""
+"""Comparing rows: what is independent is the seed, and pairs are never silently made."""
 
 from __future__ import annotations
 
-import math
 import random
+import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import evidence_support as made
-from bequest.errors import InputError
 from bequest.measures.intervals import interval
-from lab.evidence.budgets import corpora, curve, equal_budgets, read_at
 from lab.experiments import resolving
-from lab.experiments.comparing import Arm, OutcomeTable, outcome_table, pairing, unequal_tokens
+from lab.experiments.comparing import Arm, OutcomeTable, informative, outcome_table, paired, pairing, unequal_tokens
 from lab.experiments.rows import Row
 from lab.experiments.schema import Experiment
 
@@ -36,21 +34,41 @@ def line_of(found: OutcomeTable, method: str) -> Any:
     return next(line for line in found.lines if line.arm.method == method)
 
 
-# -- means and pairs ---------------------------------------------------------------------------------------------------
+# -- means over seeds --------------------------------------------------------------------------------------------------
 
 
-def test_means_and_paired_differences_are_those_of_the_rows(toy: Experiment) -> None:
+def test_orders_are_averaged_within_their_seed_first(toy: Experiment) -> None:
     rows = made.rows_of(toy)
     found = outcome_table(made.compared(toy, rows), "general_drop")
     value = {(row.method, row.order, row.seed): _drop(row) for row in rows}
-    keys = [(order, seed) for order in "AB" for seed in (1, 2, 3)]
+    of_seed = {
+        (method, seed): statistics.fmean(value[method, order, seed] for order in "AB")
+        for method in ("kd", "sequential")
+        for seed in (1, 2, 3)
+    }
     kd = line_of(found, "kd")
-    alone = interval([value["kd", *key] for key in keys])
-    by_hand = interval([value["kd", *key] - value["sequential", *key] for key in keys])
+    alone = interval([of_seed["kd", seed] for seed in (1, 2, 3)])
+    by_hand = interval([of_seed["kd", seed] - of_seed["sequential", seed] for seed in (1, 2, 3)])
     for seen, wanted in ((kd.mean, alone), (kd.difference, by_hand)):
-        assert (seen.mean, seen.low) == pytest.approx((wanted.mean, wanted.low), abs=1e-5)
-        assert seen.over == "cells"
-    assert kd.pairs == 6 and line_of(found, "sequential").difference is None
+        assert (seen.mean, seen.low) == pytest.approx((wanted.mean, wanted.low), abs=2e-4)
+        assert (seen.n, seen.over) == (3, "seeds, mean of 2 orders")
+    assert line_of(found, "sequential").difference is None
+
+
+def test_orders_that_differ_much_are_no_spread_over_seeds(toy: Experiment) -> None:
+    # Every seed loses the same within an order, and the orders differ by a nat: six cells would make it ± 0.6.
+    rows = []
+    for row in made.rows_of(toy, ["sequential"]):
+        lift = (1.0 if row.order == "B" else 0.0) + row.seed / 100
+        rows.append(_ending_with(row, 3.0 + lift))
+    mean = line_of(outcome_table(made.compared(toy, rows), "general_drop"), "sequential").mean
+    assert mean.mean == pytest.approx(0.52) and mean.n == 3 and mean.half_width < 0.03
+
+
+def _ending_with(row: Row, loss: float) -> Row:
+    losses = row.measures["perplexity"]
+    s2 = {**losses["s2"], "general": {"loss": loss, "unigram": 6.8}}
+    return made.with_measures(row, perplexity={**losses, "s2": s2})
 
 
 def _drop(row: Row) -> float:
@@ -58,7 +76,18 @@ def _drop(row: Row) -> float:
     return float(losses["s2"]["general"]["loss"] - losses["base"]["general"]["loss"])
 
 
-def test_values_that_differ_by_rounding_have_no_interval(toy: Experiment) -> None:
+def test_a_seed_that_lacks_an_order_does_not_count_and_is_named(toy: Experiment) -> None:
+    rows = [row for row in made.rows_of(toy) if (row.method, row.seed, row.order) != ("kd", 2, "B")]
+    line = line_of(outcome_table(made.compared(toy, rows), "forget"), "kd")
+    assert line.mean.n == line.difference.n == 2 and not line.concludes
+    assert "seed 2 left out: nothing in order B" in line.remarks
+    one_order = [row for row in rows if row.order == "A"]
+    nothing = line_of(outcome_table(made.compared(toy, one_order), "forget"), "kd")
+    assert nothing.mean is None and len(nothing.remarks) == 3
+
+
+def test_values_that_differ_by_rounding_have_no_interval(tmp_path: Path) -> None:
+    toy = made.experiment_of(tmp_path, made.ONE_ORDER)
     row = made.row_of(toy, "sequential", 1)
     equal = outcome_table(made.compared(toy, [row, replace(row, seed=2)]), "forget")
     assert line_of(equal, "sequential").mean.missing == "all 2 seeds equal, no interval"
@@ -69,32 +98,70 @@ def test_values_that_differ_by_rounding_have_no_interval(toy: Experiment) -> Non
     assert line_of(found, "sequential").mean.low is None
 
 
-def test_one_order_is_over_seeds(toy: Experiment) -> None:
-    found = outcome_table(made.compared(toy, [made.row_of(toy, "sequential", seed) for seed in (1, 2, 3)]), "forget")
-    assert line_of(found, "sequential").mean.over == "seeds"
+def test_one_order_is_over_seeds(tmp_path: Path) -> None:
+    toy = made.experiment_of(tmp_path, made.ONE_ORDER)
+    found = outcome_table(made.compared(toy, made.rows_of(toy)), "forget")
+    assert line_of(found, "sequential").mean.over == "seeds" and line_of(found, "kd").difference.n == 3
+
+
+# -- pairs -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "change, remark",
-    [({"batches": "other"}, "order A seed 2: other batches"), ({"seed": 9}, "order A seed 9: no partner")],
-    ids=["other-batches", "other-seed"],
+    [
+        ({"batches": "other"}, "order A seed 2: other batches"),
+        ({"bases": {"base": "bbbbbbbbbbbb"}}, "order A seed 2: other base weights"),
+        ({"bases": {}}, "order A seed 2: other base weights"),
+        ({"bases": {"base": "aaaaaaaaaaaa", "more": "cccccccccccc"}}, "order A seed 2: other base weights"),
+    ],
+    ids=["other-batches", "other-base", "no-base", "one-base-more"],
 )
-def test_an_unpaired_row_is_not_silently_paired(toy: Experiment, change: dict[str, Any], remark: str) -> None:
-    rows = [made.row_of(toy, method, seed) for method in ("sequential", "kd") for seed in (1, 2, 3)]
-    assert line_of(outcome_table(made.compared(toy, rows), "forget"), "kd").pairs == 3  # the control: all pair
+def test_an_unpaired_row_is_not_silently_paired(tmp_path: Path, change: dict[str, Any], remark: str) -> None:
+    toy = made.experiment_of(tmp_path, made.ONE_ORDER)
+    rows = [*made.rows_of(toy), *made.pilots_of(toy)]
+    control = line_of(outcome_table(made.compared(toy, rows), "forget"), "kd")
+    assert control.difference.n == 3 and control.concludes
     rows = [replace(row, **change) if (row.method, row.seed) == ("kd", 2) else row for row in rows]
     line = line_of(outcome_table(made.compared(toy, rows), "forget"), "kd")
-    assert line.pairs == 2 and remark in line.remarks
+    assert line.difference.n == 2 and remark in line.remarks and not line.concludes
     assert line.mean.n == 3  # its own mean still has it
+
+
+def test_a_teacher_that_only_one_recipe_takes_from_outside_is_its_own(tmp_path: Path) -> None:
+    text = made.ONE_ORDER.replace("  kd: {", "  kd: {teacher: teacher, ")
+    for method in ("sequential", "replay-5"):
+        text = text.replace(f"  {method}: {{", f"  {method}: {{teacher: base, ")
+    more = '    - measure: {name: taught, models: ["${model:${method.teacher}}"], corpora: all}\nstudent:'
+    toy = made.experiment_of(tmp_path, text.replace("student:", more))
+    base = {"base": "aaaaaaaaaaaa"}
+    taught = {"kd": {**base, "teacher": "cccccccccccc"}}
+    rows = [replace(row, bases=taught.get(row.method, base)) for row in made.rows_of(toy)]
+    found = made.compared(toy, rows)
+    assert len(paired(found, Arm("kd"), Arm("sequential")).pairs) == 3
+    other = [replace(row, bases={**row.bases, "base": "bbb"}) if row.method == "kd" else row for row in rows]
+    assert paired(made.compared(toy, other), Arm("kd"), Arm("sequential")).pairs == ()
 
 
 def test_batches_that_differ_by_design_pair_and_unknown_ones_do_not(toy: Experiment) -> None:
     left, right = made.row_of(toy, "replay-5", 1), made.row_of(toy, "sequential", 1)
     assert pairing([left], [right], other_batches=True).pairs == ((left, right),)
     assert pairing([left], [right]).pairs == ()
-    blank = pairing([replace(left, batches="")], [replace(right, batches="")])
-    assert blank.pairs == () and blank.remarks == ("order A seed 1: batches not recorded",)
-    assert line_of(outcome_table(made.compared(toy, [left, right]), "forget"), "replay-5").pairs == 1
+    for design in (True, False):
+        for pair in ((replace(left, batches=""), right), (right, replace(left, batches=""))):
+            blank = pairing([pair[0]], [pair[1]], other_batches=design)
+            assert blank.pairs == () and blank.remarks == ("order A seed 1: batches not recorded",)
+    both = made.rows_of(toy, ["replay-5", "sequential"])
+    assert line_of(outcome_table(made.compared(toy, both), "forget"), "replay-5").difference.n == 3
+
+
+def test_revisions_pair_where_equal_batches_show_that_the_text_is_the_same(toy: Experiment) -> None:
+    right = made.row_of(toy, "sequential", 1)
+    kd = replace(made.row_of(toy, "kd", 1), code="ffffffffffff")
+    assert pairing([kd], [right]).pairs == ((kd, right),)
+    replay = replace(made.row_of(toy, "replay-5", 1), code="ffffffffffff")
+    found = pairing([replay], [right], other_batches=True)
+    assert found.pairs == () and found.remarks[0].startswith("order A seed 1: other code")
 
 
 def test_a_row_that_lacks_a_measure_is_no_zero(toy: Experiment) -> None:
@@ -102,43 +169,13 @@ def test_a_row_that_lacks_a_measure_is_no_zero(toy: Experiment) -> None:
     bare = made.with_measures(rows[-1], tasks={})
     line = line_of(outcome_table(made.compared(toy, [*rows[:-1], bare]), "role"), "kd")
     assert line.mean is None and "not measured" in line.remarks[0]
-    assert line_of(outcome_table(made.compared(toy, [*rows[:-1], bare]), "role"), "sequential").mean.n == 6
+    assert line_of(outcome_table(made.compared(toy, [*rows[:-1], bare]), "role"), "sequential").mean.n == 3
 
 
-# -- which rows count --------------------------------------------------------------------------------------------------
-
-
-def test_rows_of_an_earlier_recipe_are_named_and_newer_rows_stand(toy: Experiment) -> None:
-    rows = made.rows_of(toy, ["sequential"])
-    old = [replace(row, recipe="0ld0ld0ld0ld", date="2026-04-01") for row in rows]
-    assert made.compared(toy, old).earlier == (Arm("sequential"),)
-    both = made.compared(toy, [*old, *rows])
-    assert both.earlier == () and both.superseded == 6
-    assert {row.recipe for row in both.rows} == {rows[0].recipe}
-
-
-def test_of_two_rows_for_a_cell_the_later_counts_whatever_their_order(toy: Experiment) -> None:
-    rows = made.rows_of(toy)
-    again = replace(rows[0], date="2026-05-02", code="ffffffffffff", tokens=1)
-    for shuffled in ([again, *rows], [*rows, again]):
-        found = made.compared(toy, shuffled)
-        assert found.superseded == 1 and found.cells[Arm("sequential")][0].tokens == 1
-    tie = replace(rows[0], code="ffffffffffff", tokens=1)  # on one day, the code that more rows are of
-    for shuffled in ([tie, *rows], [*rows, tie]):
-        assert made.compared(toy, shuffled).cells[Arm("sequential")][0].tokens == 600_000
-
-
-def test_rows_of_another_order_of_the_same_name_are_left_out(toy: Experiment) -> None:
-    turned = replace(made.row_of(toy, "sequential", 1, "B"), order="A")
-    found = made.compared(toy, [turned, made.row_of(toy, "sequential", 2)])
-    assert found.unknown == 1 and [row.seed for row in found.rows] == [2]
-
-
-def test_other_tokens_than_the_baseline_are_seen(toy: Experiment) -> None:
-    rows = made.rows_of(toy)
-    more = [replace(row, tokens=630_000) if row.method == "kd" else row for row in rows]
-    assert unequal_tokens(made.compared(toy, more), Arm("kd"))
-    assert not unequal_tokens(made.compared(toy, rows), Arm("kd"))
+@pytest.mark.parametrize("tokens, unequal", [(600_000, False), (605_000, False), (630_000, True), (570_000, True)])
+def test_other_tokens_than_the_baseline_are_seen(toy: Experiment, tokens: int, unequal: bool) -> None:
+    rows = [replace(row, tokens=tokens) if row.method == "kd" else row for row in made.rows_of(toy)]
+    assert unequal_tokens(made.compared(toy, rows), Arm("kd")) is unequal
 
 
 # -- the unigram line --------------------------------------------------------------------------------------------------
@@ -154,96 +191,13 @@ def test_the_uninformative_rule_looks_at_the_best_cell(toy: Experiment, margin: 
     assert line_of(found, "kd").margin < margin  # not the worst cell, nor the mean, decides
 
 
+def test_the_threshold_itself_is_enough() -> None:
+    assert informative(1.0) and informative(0.999999) and not informative(0.99998) and informative(None)
+
+
 def test_outcomes_that_read_no_loss_are_not_under_the_rule(toy: Experiment) -> None:
     found = outcome_table(made.compared(toy, made.rows_of(toy, lift=4.0)), "role")
     assert found.margin("-") is None and found.informative("-")
-
-
-# -- equal budgets -----------------------------------------------------------------------------------------------------
-
-
-def with_curve(row: Row, points: list[tuple[int, int, int, float]], *, source: int = 0) -> Row:
-    """The row with a curve of its second stage; the first one ends at 100 tokens, 1000 FLOPs and 100 of a teacher's."""
-    first = [_point(0, 0, 0, 6.0), _point(100, 1000, 100 if row.method == "kd" else 0, 5.0)]
-    found = made.with_measures(row, curves={"s1": first, "s2": [_point(*point) for point in points]})
-    return replace(found, source_flops=source)
-
-
-def _point(tokens: int, train: int, teacher: int, loss: float) -> dict[str, Any]:
-    return {"tokens": tokens, "train_flops": train, "teacher_flops": teacher, "corpus": "one", "loss": loss}
-
-
-def budget_rows(toy: Experiment) -> list[Row]:
-    plain = [(0, 0, 0, 5.0), (100, 1000, 0, 4.0), (300, 3000, 0, 3.0)]
-    taught = [(0, 0, 0, 4.9), (100, 1000, 500, 3.5), (300, 3000, 1500, 2.5)]
-    rows = []
-    for seed in (1, 2):
-        rows.append(with_curve(made.row_of(toy, "sequential", seed), plain))
-        rows.append(with_curve(made.row_of(toy, "kd", seed), taught, source=700))
-    return rows
-
-
-def test_three_totals_by_hand(toy: Experiment) -> None:
-    row = budget_rows(toy)[1]
-    student = ("s1", "s2")
-    assert curve(row, "one", student, "tokens")[-1] == (400.0, 2.5)
-    assert [at for at, _ in curve(row, "one", student, "student")] == [1000.0, 2000.0, 4000.0]
-    assert [at for at, _ in curve(row, "one", student, "teacher")] == [1100.0, 2600.0, 5600.0]
-    assert [at for at, _ in curve(row, "one", student, "source")] == [700.0, 1800.0, 3300.0, 6300.0]
-
-
-def test_methods_are_read_at_the_largest_budget_that_all_reach(toy: Experiment) -> None:
-    found = {one.total: one for one in equal_budgets(made.compared(toy, budget_rows(toy)), "-", ["one"])}
-    assert {total: one.budget for total, one in found.items()} == {
-        "tokens": 400.0,
-        "student": 4000.0,
-        "teacher": 4000.0,
-        "source": 4000.0,
-    }
-    kd = {total: one.readings[Arm("kd")] for total, one in found.items()}
-    assert kd["tokens"].loss.mean == kd["student"].loss.mean == 2.5 and kd["student"].finished
-    between = 3.5 - 1.0 * math.log(4000 / 2600) / math.log(5600 / 2600)
-    assert kd["teacher"].loss.mean == pytest.approx(between, abs=1e-5) and not kd["teacher"].finished
-    beyond = 3.5 - 1.0 * math.log(4000 / 3300) / math.log(6300 / 3300)
-    assert kd["source"].loss.mean == pytest.approx(beyond, abs=1e-5)
-    assert kd["source"].difference.mean == pytest.approx(beyond - 3.0, abs=1e-5)
-    assert found["tokens"].best == pytest.approx(7.0 - 2.5)
-
-
-def test_several_corpora_are_averaged_at_the_budget(toy: Experiment) -> None:
-    rows = []
-    for row in budget_rows(toy):
-        curves = row.measures["curves"]
-        more = [{**point, "corpus": "two", "loss": point["loss"] + 1.0} for point in curves["s2"]]
-        rows.append(made.with_measures(row, curves={**curves, "s2": [*curves["s2"], *more]}))
-    compared = made.compared(toy, rows)
-    assert corpora(compared, "-") == ["one", "two"]
-    tokens = equal_budgets(compared, "-", ["one", "two"])[0]
-    assert tokens.readings[Arm("kd")].loss.mean == pytest.approx((2.5 + 3.5) / 2)
-    assert tokens.unigram == pytest.approx((7.0 + 7.2) / 2)
-
-
-def test_a_method_whose_source_costs_more_has_no_value_there(toy: Experiment) -> None:
-    dear = [replace(row, source_flops=9000) if row.method == "kd" else row for row in budget_rows(toy)]
-    source = equal_budgets(made.compared(toy, dear), "-", ["one"])[-1]
-    assert source.readings[Arm("kd")].loss is None and source.readings[Arm("sequential")].loss is not None
-
-
-def test_only_corpora_of_the_last_stage_are_read_and_a_missing_curve_is_said(toy: Experiment) -> None:
-    rows = budget_rows(toy)
-    assert corpora(made.compared(toy, rows), "-") == ["one"]
-    bare = made.with_measures(rows[0], curves={"s2": rows[0].measures["curves"]["s2"]})
-    with pytest.raises(InputError, match="no loss curve"):
-        curve(bare, "one", ("s1", "s2"), "student")
-    nothing = made.with_measures(rows[0], curves={})
-    assert corpora(made.compared(toy, [nothing, *rows[1:]]), "-") == []
-
-
-def test_reading_a_curve() -> None:
-    points = ((10.0, 4.0), (1000.0, 2.0))
-    assert read_at(points, 100.0) == pytest.approx(3.0)  # halfway in the logarithm
-    assert read_at(points, 10.0) == 4.0 and read_at(points, 1000.0) == 2.0
-    assert read_at(points, 9.0) is None and read_at(points, 1001.0) is None and read_at((), 1.0) is None
 
 
 def test_the_order_of_the_rows_does_not_matter(toy: Experiment) -> None:

@@ -43,10 +43,14 @@ def spec(**given: Any) -> Outcome:
         ("adaptability", 3.25, 4.25, "lower"),
         ("learning", 2.5, 4.25, "higher"),
         ("learning_min", 2.0, 4.25, "higher"),
-        ("forget", 1.0, 3.75, "lower"),
-        ("bwt", -1.0, 3.75, "higher"),
-        ("unseen_drop", 0.5, 1.5, "lower"),
-        ("fwt", -0.5, 1.5, "higher"),
+        ("anytime", 4.25, 3.75, "lower"),
+        ("out_of_domain", 6.5, 1.5, "lower"),
+        ("forget", 1.0, 4.0, "lower"),  # the first domain after its own training
+        ("forget_max", 1.0, 4.0, "lower"),
+        ("bwt", -1.0, 4.0, "higher"),
+        ("unseen_drop", 0.5, 2.0, "lower"),  # the base
+        ("unseen_drop_max", 0.5, 2.0, "lower"),
+        ("fwt", -0.5, 2.0, "higher"),
     ],
 )
 def test_a_matrix_of_losses_by_hand(metric: str, value: float, below: float, better: str) -> None:
@@ -54,6 +58,44 @@ def test_a_matrix_of_losses_by_hand(metric: str, value: float, below: float, bet
     assert compute(found, MEASURES, order=ORDER) == pytest.approx(value)
     assert margin(found, MEASURES, order=ORDER) == pytest.approx(below)
     assert (found.unit, found.better) == ("nats", better)
+
+
+@pytest.mark.parametrize(
+    "metric, changed, corpus",
+    [
+        ("forget", "s2", "one"),
+        ("bwt", "s2", "one"),
+        ("general_drop", "s2", "general"),
+        ("drift", "s1", "general"),
+        ("unseen_drop", "s1", "two"),
+        ("unseen_drop_max", "s1", "two"),
+        ("learning", "base", "one"),
+    ],
+)
+def test_the_more_is_lost_or_won_the_less_it_does_not_inform(metric: str, changed: str, corpus: str) -> None:
+    probe = {"probe": "general"} if corpus == "general" else {}
+    found = spec(kind="matrix", metric=metric, models=MODELS, **probe)
+    before = margin(found, MEASURES, order=ORDER)
+    worse = {name: dict(entries) for name, entries in MEASURES["perplexity"].items()}
+    worse[changed][corpus] = {**worse[changed][corpus], "loss": worse[changed][corpus]["loss"] + 5.0}
+    assert abs(compute(found, {"perplexity": worse}, order=ORDER)) > abs(compute(found, MEASURES, order=ORDER))
+    assert margin(found, {"perplexity": worse}, order=ORDER) == before
+
+
+@pytest.mark.parametrize("metric", ["final", "adaptability", "anytime"])
+def test_the_control_a_level_informs_less_the_higher_it_ends(metric: str) -> None:
+    found = spec(kind="matrix", metric=metric, models=MODELS)
+    worse = {name: dict(entries) for name, entries in MEASURES["perplexity"].items()}
+    worse["s2"]["two"] = {**worse["s2"]["two"], "loss": 8.5}
+    high, low = (margin(found, measures, order=ORDER) for measures in (MEASURES, {"perplexity": worse}))
+    assert high is not None and low is not None and low < high
+
+
+def test_a_stream_of_one_has_no_forgetting_and_no_margin_of_it() -> None:
+    found = spec(kind="matrix", metric="forget", models=["base", "s1"])
+    for read in (compute, margin):
+        with pytest.raises(InputError, match="no meaning in a stream of 1"):
+            read(found, MEASURES, order=("one",))
 
 
 def test_the_order_decides_what_was_trained_when() -> None:
@@ -89,7 +131,7 @@ def test_scores_of_several_kinds_make_no_matrix() -> None:
 
 def test_the_probe_outside_the_stream() -> None:
     found = spec(kind="matrix", metric="general_drop", probe="general", models=MODELS)
-    assert compute(found, MEASURES) == pytest.approx(0.1) and margin(found, MEASURES) == pytest.approx(3.4)
+    assert compute(found, MEASURES) == pytest.approx(0.1) and margin(found, MEASURES) == pytest.approx(3.5)
     assert compute(spec(kind="matrix", metric="drift", probe="general", models=MODELS), MEASURES) == pytest.approx(0.15)
     task = spec(kind="matrix", metric="general_drop", over="accuracies", probe="role", models=MODELS)
     assert compute(task, MEASURES) == pytest.approx(-0.15) and task.better == "lower"
@@ -119,6 +161,13 @@ def test_single_numbers() -> None:
 def test_what_was_not_measured_is_an_error_never_a_zero(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         compute(spec(**given), MEASURES, order=ORDER)
+
+
+@pytest.mark.parametrize("score", [[None], [0.5, None], []], ids=["null", "one-null", "none"])
+def test_a_score_that_is_no_number_was_not_measured(score: list[float | None]) -> None:
+    found = spec(kind="accuracy", model="s1", task="role")
+    with pytest.raises(InputError, match="no accuracy of 's1' on 'role'"):
+        compute(found, {"tasks": {"s1": {"role": {"accuracy": score}}}})
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,9 @@ def test_fewer_seeds_may_be_asked_for(tmp_path: Path) -> None:
         cells_of(experiment, "smoke", 3)
     with pytest.raises(InputError, match="did you mean 'smoke'"):
         cells_of(experiment, "smok")
+    single = load_experiment(written(tmp_path, ("seeds: [1, 2]", "seeds: [1]")))
+    with pytest.raises(InputError, match=r"ask for 1, or list more"):
+        cells_of(single, "smoke", 2)
 
 
 def test_a_real_scale_asks_the_lab_what_things_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,10 @@ from lab.experiments.revisions import commit_file
 from lab.experiments.rows import COLUMNS, Row, append_row, read_rows
 
 
-@pytest.fixture
-def cells(tmp_path: Path) -> list[Cell]:
-    return [cell.with_tuned({"lr": 5e-5}) for cell in cells_of(load_experiment(written(tmp_path)), "smoke")]
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Cell]:
+    experiment = load_experiment(written(tmp_path_factory.mktemp("experiment")))
+    return [cell.with_tuned({"lr": 5e-5}) for cell in cells_of(experiment, "smoke")]
 
 
 def test_rows_come_back(tmp_path: Path, cells: list[Cell]) -> None:
@@ -45,7 +46,24 @@ def test_measures_have_six_decimals_and_tuned_values_all_of_theirs(tmp_path: Pat
     assert row.is_of(cell)
 
 
-@pytest.mark.parametrize("cut", [1, 40])
+def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path: Path, cells: list[Cell]) -> None:
+    file = tmp_path / "two.csv"
+    first, second, third = (made_row(cell) for cell in cells[-3:])
+    for row in (first, second):
+        append_row(file, row)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    assert read_rows(file) == ([first, second], []), "nothing of it is lost"
+    assert len(append_row(file, second)) == 1, "it stands"
+    assert append_row(file, third) == []
+    assert read_rows(file) == ([first, second, third], [])
+    assert file.read_bytes().startswith(whole)
+    file.write_bytes(file.read_bytes().splitlines()[0])
+    assert append_row(file, first) == []
+    assert read_rows(file) == ([first], []), "a header without its end is one"
+
+
+@pytest.mark.parametrize("cut", [2, 40])
 def test_a_torn_line_is_dropped_with_a_remark(tmp_path: Path, cells: list[Cell], cut: int) -> None:
     file = tmp_path / "two.csv"
     first, second = made_row(cells[-1]), made_row(cells[-2])
@@ -86,6 +104,103 @@ def test_a_line_that_is_no_row_is_named(tmp_path: Path, cells: list[Cell]) -> No
         stream.write("a,b,c\n")
     with pytest.raises(InputError, match="line 3: no row"):
         read_rows(file)
+
+
+LOSS = '""loss"": 4.0'
+WRONG = {
+    "order is no list": ('""order"": [""biomedical"", ""reviews""]', '""order"": 3', "measures.order"),
+    "order of numbers": ('[""biomedical"", ""reviews""]', "[1, 2]", "measures.order.0"),
+    "losses are no mapping": ('""perplexity"": {', '""perplexity"": 3, ""x"": {', "measures.perplexity"),
+    "a model without losses": ('{""minilm"": {', '{""s0"": 3, ""minilm"": {', "measures.perplexity.s0"),
+    "a word for a loss": (LOSS, '""loss"": ""x""', "measures.perplexity.minilm.biomedical.loss"),
+    "a loss that is true": (LOSS, '""loss"": true', "measures.perplexity.minilm.biomedical.loss"),
+    "an endless loss": (LOSS, '""loss"": 1e999', "measures"),
+    "no number": (LOSS, '""loss"": NaN', "measures"),
+    "a score that is no list": (
+        '""order""',
+        '""tasks"": {""s2"": {""polarity"": {""accuracy"": 0.5}}}, ""order""',
+        "measures.tasks.s2.polarity.accuracy",
+    ),
+    "a score that is no number": (
+        '""order""',
+        '""tasks"": {""s2"": {""polarity"": {""accuracy"": [null]}}}, ""order""',
+        "measures.tasks.s2.polarity.accuracy.0",
+    ),
+    "a curve that is none": ('""order""', '""curves"": {""s1"": {}}, ""order""', "measures.curves.s1"),
+    "a point that is none": ('""order""', '""curves"": {""s1"": [3]}, ""order""', "measures.curves.s1.0"),
+    "unpaired with a number": ('""order""', '""unpaired"": 3, ""order""', "measures.unpaired"),
+    "failed is no text": ('""order""', '""failed"": {}, ""order""', "measures.failed"),
+    "measures are no mapping": ('"{""order', '"[{""order', "measures"),
+    "nan seconds": (",1.5,", ",nan,", "wall_seconds"),
+    "endless seconds": (",1.5,", ",inf,", "wall_seconds"),
+    "seconds below 0": (",1.5,", ",-5,", "wall_seconds"),
+    "tokens below 0": (",2048,", ",-1,", "tokens"),
+    "half a token": (",2048,", ",2048.5,", "tokens"),
+    "no threads": (",1,seed", ",0,seed", "threads"),
+    "a seed that is a word": (",A,2,", ",A,two,", "seed"),
+    "a role": (",final,", ",x,", "role"),
+    "no method": (",sequential,-", ",,-", "method"),
+    "a tier": (",finals,", ",semifinals,", "tier"),
+    "yesterday": ("2026-01-01", "yesterday", "date"),
+    "no day": ("2026-01-01", "2026-02-30", "date"),
+    "a base of numbers": ('""minilm"": ""000000000000""', '""minilm"": 0', "bases.minilm"),
+    "tuned to nothing": ('""lr"": 5e-05', '""lr"": NaN', "tuned"),
+    "deep": ('"{""order', '"' + "[" * 200_000 + '{""order', "measures"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_a_row_cannot_say_is_named_by_file_line_and_column(what: str, tmp_path: Path, cells: list[Cell]) -> None:
+    file = tmp_path / "two.csv"
+    old, new, column = WRONG[what]
+    for cell in (cells[-4], cells[-2]):
+        append_row(file, made_row(cell))
+    lines = file.read_text().splitlines(keepends=True)
+    # "measures" begins with its first key in sorted order: order, or perplexity.
+    lines[-1] = lines[-1].replace('"{""order', '"{""order', 1)
+    assert old in lines[-1], old
+    lines[-1] = lines[-1].replace(old, new, 1)
+    file.write_text("".join(lines))
+    for refused in (lambda: read_rows(file), lambda: append_row(file, made_row(cells[-1]))):
+        with pytest.raises(InputError) as caught:
+            refused()
+        line = caught.value.line()
+        assert line.startswith(f"{file}: line 3: no row ({column}: "), line
+        assert "remove the line" in line and len(line) < 400
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path, cells: list[Cell]) -> None:
+    file = tmp_path / "two.csv"
+    append_row(file, made_row(cells[-2]))
+    append_row(file, made_row(cells[-1]))
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"made up", b"made \xff\xfe", 1))
+    with pytest.raises(InputError, match=r"line 2: no row \(not text in UTF-8\)"):
+        read_rows(file)
+    file.write_bytes(data[:-3] + b"\xc3")
+    assert read_rows(file)[0] == [made_row(cells[-2])], "torn within a letter"
+
+
+def test_what_was_not_finite_comes_back_as_none(tmp_path: Path, cells: list[Cell]) -> None:
+    file = tmp_path / "two.csv"
+    row = made_row(cells[-1], loss=float("inf"))
+    append_row(file, row)
+    assert read_rows(file)[0][0].measures["perplexity"]["s2"]["general"]["loss"] is None
+
+
+def test_a_row_that_could_not_be_read_is_not_written(tmp_path: Path, cells: list[Cell]) -> None:
+    file = tmp_path / "two.csv"
+    append_row(file, made_row(cells[-2]))
+    before = file.read_bytes()
+    with pytest.raises(InputError, match="wall_seconds"):
+        append_row(file, made_row(cells[-1], wall_seconds=float("nan")))
+    assert file.read_bytes() == before
+
+
+def test_the_rows_of_the_checkout_are_read() -> None:
+    for file in sorted((Path(__file__).resolve().parents[2] / "lab" / "results").glob("*.csv")):
+        rows, remarks = read_rows(file)
+        assert rows and remarks == [], file
 
 
 def test_a_cell_has_one_row(tmp_path: Path, cells: list[Cell]) -> None:
@@ -158,6 +273,27 @@ def test_a_commit_that_fails_is_a_remark(tmp_path: Path) -> None:
     assert len(read_rows(summary.file)[0]) == 8
 
 
+def test_rows_that_stand_uncommitted_are_committed_at_the_end(repository: Path) -> None:
+    place, file = repository / "work", written(repository.parent)
+    results = repository / "results"
+    run(file, place, Cells(), results=results)
+    git(repository, "add", "results/two.csv")
+    run(file, place, none := Cells(), results=results)
+    assert git(repository, "log", "--format=%s").splitlines() == ["start"], "it was not asked for"
+    summary, _ = run(file, place, none, results=results, commit=True)
+    assert none.ran == [] and summary.remarks == []
+    rows = (results / "two.csv").read_text()
+    assert git(repository, "show", "HEAD:results/two.csv") == rows
+    assert git(repository, "log", "--format=%s").splitlines() == ["Lab: two at smoke, rows", "start"]
+    summary, _ = run(file, place, none, results=results, commit=True)
+    assert summary.remarks == [] and len(git(repository, "log", "--format=%s").splitlines()) == 2, "nothing to commit"
+    (results / "two.csv").write_text("".join(rows.splitlines(keepends=True)[:-1]))
+    git(repository, "commit", "-q", "-am", "a row fewer")
+    (results / "two.csv").write_text(rows)
+    run(file, place, none, results=results, commit=True)
+    assert git(repository, "show", "HEAD:results/two.csv") == rows, "a killed run had appended it"
+
+
 def test_a_commit_that_failed_is_made_up_for(repository: Path) -> None:
     file = repository / "rows.csv"
     file.write_text("a\n")
@@ -168,3 +304,29 @@ def test_a_commit_that_failed_is_made_up_for(repository: Path) -> None:
     file.write_text("a\nb\n")
     assert commit_file(file, "second") is None
     assert git(repository, "show", "HEAD:rows.csv") == "a\nb\n"
+
+
+def test_what_is_made_of_the_rows_is_committed_with_them(repository: Path, tmp_path: Path) -> None:
+    page, results = repository / "page.md", repository / "results"
+
+    def made() -> list[Path]:
+        page.write_text(f"{len(read_rows(results / 'two.csv')[0])} rows\n")
+        return [page]
+
+    run(written(tmp_path), repository, Cells(), results=results, commit=True, seeds=1, made_of_rows=made)
+    for commit in git(repository, "log", "--format=%h", "--grep=^Lab:").split():
+        count = len(git(repository, "show", f"{commit}:results/two.csv").splitlines()) - 1
+        assert git(repository, "show", f"{commit}:page.md") == f"{count} rows\n"
+    assert git(repository, "show", "HEAD:page.md") == "8 rows\n"
+
+
+def test_a_page_that_cannot_be_made_does_not_keep_the_rows_from_being_committed(
+    repository: Path, tmp_path: Path
+) -> None:
+    def broken() -> list[Path]:
+        raise InputError("a claim names no method", where="lab/other.yaml")
+
+    results = repository / "results"
+    summary, _ = run(written(tmp_path), repository, Cells(), results=results, commit=True, seeds=1, made_of_rows=broken)
+    assert any("could not be made" in remark for remark in summary.remarks)
+    assert git(repository, "show", "HEAD:results/two.csv") == (results / "two.csv").read_text()

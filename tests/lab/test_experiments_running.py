@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from experiments_support import Cells, made_row, run, written
 
 from bequest.errors import InputError, Interrupted, RunError
-from lab.experiments import bench
+from lab.experiments import bench, one_cell
 from lab.experiments.cells import Cell
 from lab.experiments.rows import read_rows
 from lab.experiments.schema import Experiment
@@ -192,10 +192,59 @@ def test_no_cell_is_started_that_would_not_fit(tmp_path: Path, monkeypatch: pyte
     assert run(file, tmp_path, Cells(), max_hours=2)[0].left == 0
 
 
+@pytest.mark.parametrize("hours", [0, -1, math.nan, math.inf])
+def test_no_hours_are_no_limit(hours: float, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--max-hours: .* is no number of hours above 0; leave it out"):
+        run(written(tmp_path), tmp_path, cells := Cells(), max_hours=hours)
+    assert cells.ran == []
+
+
 def test_the_guide_counts_where_no_cell_has_run(tmp_path: Path) -> None:
     file = written(tmp_path, ("smoke: {", "smoke: {cell_minutes: 60, "))
     summary, _ = run(file, tmp_path, cells := Cells(), max_hours=0.5)
     assert cells.ran == [] and summary.left == 10
+
+
+# -- where things go --------------------------------------------------------------------------------------------------
+
+
+def test_results_that_cannot_be_written_are_noticed_before_a_cell_runs(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "results" / "two.csv").mkdir(parents=True)
+    for results in (tmp_path / "taken", tmp_path / "results"):
+        with pytest.raises(InputError) as caught:
+            run(written(tmp_path), tmp_path, cells := Cells(), results=results)
+        assert caught.value.line().startswith(f"{results / 'two.csv'}: rows cannot be written here ("), results
+        assert cells.ran == []
+
+
+def test_a_directory_without_leave_to_write_is_noticed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched, pytest.raises(InputError, match="Permission denied"):
+        patched.setattr("lab.experiments.rows.tempfile.TemporaryFile", refuse)
+        run(written(tmp_path), tmp_path, cells := Cells())
+    assert cells.ran == []
+    run(written(tmp_path), tmp_path, Cells())
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["two.csv"], "the trial leaves nothing"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[]", '{"seconds": "x"}', '{"seconds": NaN}', '{"seconds": 1e999}', '{"seconds": -3}', "", "\x00", "3"],
+)
+def test_a_damaged_record_of_seconds_is_forgotten(text: str, tmp_path: Path) -> None:
+    (tmp_path / one_cell.SECONDS).write_text(text)
+    assert one_cell.spent(tmp_path) == 0.0
+
+
+def test_seconds_of_earlier_attempts_count(tmp_path: Path) -> None:
+    assert one_cell.spent(tmp_path) == 0.0
+    (tmp_path / one_cell.SECONDS).write_text('{"seconds": 12.5}')
+    assert one_cell.spent(tmp_path) == 12.5
+    (tmp_path / one_cell.SECONDS).write_bytes(b"\xff\xfe")
+    assert one_cell.spent(tmp_path) == 0.0
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------
@@ -258,7 +307,8 @@ def test_a_method_whose_pilots_come_to_nothing_has_no_cells(tmp_path: Path, erro
 def test_an_outcome_that_pilots_do_not_measure(tmp_path: Path) -> None:
     choose = ("choose: {outcome: final_loss, best: lower}", "choose: {outcome: polarity, best: higher}")
     with pytest.raises(InputError, match=r"the pilot cells do not give polarity .*\(see pilot_variables\)"):
-        run(written(tmp_path, choose), tmp_path, Cells())
+        run(written(tmp_path, choose), tmp_path, cells := Cells())
+    assert cells.ran == []
 
 
 # -- pairing ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -81,6 +82,18 @@ def test_what_a_row_says(finals: dict[str, Row]) -> None:
     curve = curves["s1"]
     assert curve[-1]["tokens"] == 1024 and curve[0]["corpus"] == "biomedical"
     assert sum(curves[stage][-1]["train_flops"] for stage in ("s1", "s2")) == row.train_flops
+
+
+def test_the_batches_of_every_student_stage_are_in_the_digest(finals: dict[str, Row], place: Path) -> None:
+    for method, row in finals.items():
+        [cell] = (place / "work" / "two" / "smoke").glob(f"{method}-A-s1-final-*")
+        found = []
+        for stage in ("s1", "s2"):
+            lines = [json.loads(line) for line in (cell / "run" / stage / "metrics.jsonl").read_text().splitlines()]
+            own = [digest for line in lines if line.get("kind") == "batches" for digest in line["digests"]]
+            assert own, stage
+            found += own
+        assert row.batches == hashlib.sha256("|".join(found).encode()).hexdigest()[:12]
 
 
 def test_a_row_holds_no_path(done: tuple[Summary, str], place: Path) -> None:
