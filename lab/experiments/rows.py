@@ -57,7 +57,7 @@ class Row:
         wall_seconds: of the whole cell, measuring included.
         bases: weights digest of every model taken from outside, by its name.
         measures: losses, task scores and curves; ``order`` the domains in order; ``unpaired`` the methods whose batches
-            should have been the same and were not; ``failed`` why a pilot cell came to nothing.
+            should have been the same and were not; ``failed`` why a cell came to nothing.
     """
 
     experiment: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import lab.evidence
 from lab import places
 from lab.cli import COMMANDS, PROGRAM
+from lab.experiments.cells import cells_of
+from lab.experiments.reading import load_experiment
 
 WRONG = {
     "source": (["fetch", "kvj"], "'kvj'", "'kjv'"),
@@ -71,3 +74,12 @@ def test_the_evidence_page_is_what_the_rows_say(capsys: pytest.CaptureFixture[st
     assert lab.evidence.check(places.checkout()) == []
     assert PROGRAM.call(["evidence", "--check"]) == 0
     assert "docs/evidence.md" in capsys.readouterr().out
+
+
+def test_the_experiment_in_the_docs_can_be_loaded(tmp_path: Path) -> None:
+    text = (places.checkout() / "docs" / "lab.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    file = tmp_path / "stream.yaml"
+    file.write_text(block, encoding="utf-8")
+    cells = cells_of(load_experiment(file), "cpu")
+    assert len(cells) == 2 * 3 + 2 * 3
