@@ -168,28 +168,19 @@ def test_habits(path: Path) -> None:
     assert not re.search(r"\bhasattr\(|\bTODO\b|\bFIXME\b|NotImplementedError", text)
 
 
-def test_readme_tree_is_the_disk() -> None:
-    readme = (ROOT / "README.md").read_text()
-    block = re.search(r"```text\nsrc/bequest/\n(.*?)```", readme, re.S)
-    assert block, "README has no tree of src/bequest/"
-    listed = set(re.findall(r"^ {2}([\w/]+(?:\.py)?)\s", block.group(1), re.M))
-    disk = {
-        path.name + ("/" if path.is_dir() else "")
-        for path in SOURCE.iterdir()
-        if path.suffix == ".py" or (path.is_dir() and path.name != "__pycache__")
-    }
-    assert listed == disk
-
-
-def test_readme_tree_of_the_lab_is_the_disk() -> None:
-    readme = (ROOT / "README.md").read_text()
-    block = re.search(r"```text\nlab/\n(.*?)```", readme, re.S)
-    assert block, "README has no tree of lab/"
+@pytest.mark.parametrize(
+    ("tree", "kinds", "left_out"),
+    [("src/bequest", {".py"}, {"__pycache__"}), ("lab", {".py", ".yaml"}, {"__pycache__", "cache"})],
+    ids=["bequest", "lab"],
+)
+def test_readme_tree_is_the_disk(tree: str, kinds: set[str], left_out: set[str]) -> None:
+    block = re.search(rf"```text\n{tree}/\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block, f"README has no tree of {tree}/"
     listed = set(re.findall(r"^ {2}([\w/]+(?:\.\w+)?)\s", block.group(1), re.M))
     disk = {
         path.name + ("/" if path.is_dir() else "")
-        for path in LAB.iterdir()
-        if path.suffix in (".py", ".yaml") or (path.is_dir() and path.name not in ("__pycache__", "cache"))
+        for path in (ROOT / tree).iterdir()
+        if path.suffix in kinds or (path.is_dir() and path.name not in left_out)
     }
     assert listed == disk
 
