@@ -8,10 +8,11 @@ processes, on one machine, share the cells of one experiment.  Small, at the smo
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,14 +82,21 @@ def run_experiment(
         deadline=None if max_hours is None else started + 3600 * max_hours,
         summary=Summary(results / f"{experiment.name}.csv", len(cells)),
     )
-    try:
+    with _told_how_to_go_on(bench):
         bench.work_off()
+    bench.summary.seconds = time.monotonic() - started
+    return bench.summary
+
+
+@contextlib.contextmanager
+def _told_how_to_go_on(bench: Bench) -> Iterator[None]:
+    """Turn a Ctrl-C, wherever it came, into the line that says what stands and how to resume."""
+    try:
+        yield
     except (Interrupted, KeyboardInterrupt) as error:
         said = error.message if isinstance(error, Interrupted) else "interrupted"
         raise Interrupted(
             f"{said}; {len(bench.summary.ran)} cells were finished",
-            where=experiment.source,
+            where=bench.experiment.source,
             remedy="run the same command again: what has a row is passed over, and the cell in hand resumes",
         ) from None
-    bench.summary.seconds = time.monotonic() - started
-    return bench.summary

@@ -24,6 +24,8 @@ def start(place: Path, out: str, *overrides: str, limit: int | None = None) -> s
     """``bequest run`` on the two first stages of the kill laws; ``limit``: the most bytes that a file may have."""
 
     def small_files() -> None:
+        # A suite that runs in the background of a script inherits an ignored Ctrl-C, and its children would too.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
