@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test lint types check bench evidence stress lock clean
+.PHONY: help setup demo test lint types check bench bench-growth evidence stress lock clean
 
 help:            ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY)  ## make .venv and install the locked versions
 
@@ -37,6 +37,9 @@ check: lint types test ## what CI runs
 
 bench: $(READY)  ## tokens per second against transformers.Trainer; writes docs/benchmarks.md
 	$(BIN)/python bench/throughput.py
+
+bench-growth: $(READY) ## growing a checkpoint against cp and mergekit (30 GB, half an hour); writes docs/benchmarks.md
+	$(BIN)/python bench/growth.py --work "$(or $(WORK),.)" --docs docs/benchmarks.md
 
 evidence: $(READY) ## docs/evidence.md from the committed results of the lab
 	$(BIN)/python -m lab evidence

@@ -114,7 +114,7 @@ def _page() -> list[Path]:
     """The evidence page, written anew from the rows that stand."""
     import lab.evidence
 
-    return [lab.evidence.write(places.checkout())]
+    return lab.evidence.write(places.checkout())
 
 
 def evidence(check: OnlyCheck = False) -> None:
@@ -127,7 +127,7 @@ def evidence(check: OnlyCheck = False) -> None:
             raise InputError(differences[0], where=root / "docs" / "evidence.md", remedy="make evidence")
         terminal.show("docs/evidence.md is what the committed results say")
         return
-    terminal.finish(lab.evidence.write(root))
+    terminal.finish(lab.evidence.write(root)[0])
 
 
 def list_(as_json: AsJson = False) -> None:

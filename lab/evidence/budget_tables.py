@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from bequest.errors import InputError
 from bequest.recipe.quantities import short
 from bequest.reports.wording import flops
-from lab.evidence.budgets import TOTALS, EqualBudget, corpora, equal_budgets, is_stream, spending
+from lab.evidence.budgets import EqualBudget, corpora, equal_budgets, is_stream, spending
 from lab.evidence.markdown import mean, table, uninformative
 from lab.experiments.comparing import Arm, Comparison, informative
+from lab.experiments.curves import TOTALS
 from lab.experiments.schema import ONLY
 
 TITLES = {"tokens": "tokens", "student": "FLOPs", "teacher": "+ forward", "source": "+ source"}

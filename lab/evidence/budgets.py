@@ -18,26 +18,19 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bequest.errors import InputError
 from bequest.measures.intervals import Interval
 from lab.experiments.comparing import Arm, Comparison, over_seeds, paired, whole_seeds
+from lab.experiments.curves import COUNTS, TOTALS, Curve, course
 from lab.experiments.outcomes import CorpusOutcome
 
 if TYPE_CHECKING:
     from lab.experiments.rows import Row
 
-TOTALS = {
-    "tokens": "equal tokens",
-    "student": "equal FLOPs: student",
-    "teacher": "equal FLOPs: student + teacher forward",
-    "source": "equal FLOPs: student + teacher forward + making the source or teacher",
-}
 FINISHED = 0.99
 """A curve read at this share of its end or later counts as finished."""
-
-Curve = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -78,31 +71,32 @@ class EqualBudget:
         return self.unigram - min(losses) if losses and self.unigram is not None else None
 
 
-def curve(row: Row, corpus: str, student: Sequence[str], total: str) -> Curve:
+def curve(row: Row, corpus: str, student: Sequence[str], total: str, *, whole: bool = False) -> Curve:
     """(budget, loss) of a row's held-out loss on a corpus, over its student stages laid end to end.
 
     Args:
         row: a row whose measures hold curves.
         corpus: whose loss.
-        student: the student's stages in the order of training.
+        student: the student's stages in the order of training, for a row that does not say what each of them cost.
         total: a key of ``TOTALS``: what is counted.
+        whole: with the point at budget 0, which has no logarithm.
 
     Raises:
-        InputError: an earlier stage has no curve, so that nobody knows where the later ones begin.
+        InputError: an earlier stage has neither a cost nor a curve, so that nobody knows where the later ones begin.
     """
-    curves = row.measures.get("curves", {})
-    spent = float(row.source_flops) if total == "source" else 0.0
-    found: dict[float, float] = {}
-    trained = [stage for stage in student if curves.get(stage)]
-    if any(not curves.get(stage) for stage in student[: len(trained)]):
+    costs = row.measures.get("costs") or _costs_by_curves(row, student)
+    return tuple(point for point in course(row.measures, corpus, total, costs) if whole or point[0] > 0)
+
+
+def _costs_by_curves(row: Row, student: Sequence[str]) -> list[dict[str, Any]]:
+    """What stages cost by the ends of their curves, and what came before them."""
+    found = row.measures.get("curves", {})
+    trained = [stage for stage in student if found.get(stage)]
+    if any(not found.get(stage) for stage in student[: len(trained)]):
         raise InputError("a stage before the last has no loss curve", key="measures.curves")
-    for stage in trained:
-        for point in curves[stage]:
-            at = spent + _spent(point, total)
-            if point["corpus"] == corpus and at > 0:
-                found[at] = float(point["loss"])
-        spent += max(_spent(point, total) for point in curves[stage])
-    return tuple(sorted(found.items()))
+    ends = {stage: {name: max(point[name] for point in found[stage]) for name in COUNTS} for stage in trained}
+    source = {"of": "source", "own": False, "tokens": 0, "train_flops": row.source_flops, "teacher_flops": 0}
+    return [source, *({"of": stage, "own": True, **counts} for stage, counts in ends.items())]
 
 
 def read_at(points: Curve, budget: float) -> float | None:
@@ -232,13 +226,6 @@ def _mean_at(several: Sequence[Curve], budget: float) -> float | None:
     found = [read_at(points, budget) for points in several]
     known = [value for value in found if value is not None]
     return statistics.fmean(known) if len(known) == len(found) else None
-
-
-def _spent(point: Mapping[str, float], total: str) -> float:
-    """What a stage had spent at a point of its curve."""
-    if total == "tokens":
-        return float(point["tokens"])
-    return float(point["train_flops"]) + (0.0 if total == "student" else float(point["teacher_flops"]))
 
 
 def _unigram(arms: Mapping[Arm, Sequence[Row]], corpus: str) -> float | None:

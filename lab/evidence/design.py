@@ -19,7 +19,7 @@ def design(experiment: Experiment) -> list[str]:
         remark = " (its batches differ by design)" if method.changes_batches else ""
         own = experiment.tuning_of(name) if method.tuning is not None else None
         remark += f"; its own tuning: {tuned_in_words(own)}" if own is not None else ""
-        lines.append(f"* `{name}`: {settings(method.variables)}{remark}")
+        lines.append(f"* `{name}`: {method.says or settings(method.variables)}{remark}")
     for name, order in experiment.orders.items():
         if order:
             lines.append(f"* order{'' if name == ONLY else f' {name}'}: {' → '.join(order)}")

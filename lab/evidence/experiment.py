@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from bequest.errors import InputError
 from bequest.reports.wording import flops
 from lab.evidence.budget_tables import budgets_part
+from lab.evidence.curve_tables import curves_part
 from lab.evidence.design import design
+from lab.evidence.figure import figure_name, loss_figure
 from lab.evidence.markdown import (
     NOTHING,
     bases,
@@ -29,6 +31,7 @@ from lab.evidence.markdown import (
 )
 from lab.evidence.matrices import matrices_part
 from lab.experiments.comparing import Arm, Comparison, Line, OutcomeTable, outcome_table, unequal_tokens
+from lab.experiments.measured import Relative
 from lab.experiments.outcomes import compute
 from lab.experiments.schema import ONLY
 
@@ -64,8 +67,14 @@ def scale_part(compared: Comparison) -> list[str]:
     for name in compared.experiment.outcomes:
         lines += outcome_part(compared, outcome_table(compared, name))
     for size in compared.experiment.sizes:
-        lines += budgets_part(compared, size)
+        lines += [*budgets_part(compared, size), *figure_part(compared, size), *curves_part(compared, size)]
     return [*lines, *matrices_part(compared)]
+
+
+def figure_part(compared: Comparison, size: str) -> list[str]:
+    """The drawing of the loss against FLOPs, which stands beside the page."""
+    name = figure_name(compared, size) if loss_figure(compared, size) is not None else None
+    return [f"![Loss against FLOPs]({name})", ""] if name is not None else []
 
 
 def remarks(compared: Comparison) -> list[str]:
@@ -198,7 +207,12 @@ def outcome_part(compared: Comparison, found: OutcomeTable) -> list[str]:
     notes = [f"{line.arm.label}: {remark}" for line in found.lines for remark in line.remarks]
     header = ["method", "mean ± 95 %", "n", f"minus `{base}`", "pairs", "effect"]
     several = any(line.arm.method != base for line in found.lines)
-    lines = [title, *table(header if several else header[:3], rows if several else [row[:3] for row in rows])]
+    if isinstance(spec, Relative):  # a difference already: what it is taken against stands in the title
+        title += f"; against `{spec.against or base}`"
+        header, rows = [*header[:2], "pairs", "effect"], [[*row[:3], row[5]] for row in rows]
+    elif not several:
+        header, rows = header[:3], [row[:3] for row in rows]
+    lines = [title, *table(header, rows)]
     for size in compared.experiment.sizes:
         below = found.margin(size)
         if not found.informative(size) and below is not None:

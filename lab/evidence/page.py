@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from bequest.errors import InputError
 from bequest.storage import write_text
 from lab.evidence.experiment import section
+from lab.evidence.figure import figure_name, loss_figure
 from lab.evidence.gathering import compare
 from lab.evidence.markdown import provenance
 from lab.evidence.verdicts import UNINFORMATIVE, UNMEASURED, VERDICTS, Judged, arms_of, judge
@@ -77,6 +78,15 @@ def render(root: Path) -> str:
     Raises:
         InputError: an experiment file or a CSV that cannot be read, or rows of an experiment that has no file.
     """
+    return rendered(root)[PAGE]
+
+
+def rendered(root: Path) -> dict[Path, str]:
+    """The page and the drawings beside it, each by its place below ``root``.
+
+    Raises:
+        InputError: as :func:`render`.
+    """
     experiments = sorted(
         (load_experiment(path) for path in sorted((root / EXPERIMENTS).glob("*.yaml"))), key=lambda found: found.name
     )
@@ -85,6 +95,7 @@ def render(root: Path) -> str:
     judged: list[Judged] = []
     fallen: list[str] = []
     sections: list[str] = []
+    figures: dict[Path, str] = {}
     for experiment in experiments:
         own = [row for row in rows if row.experiment == experiment.name]
         scales = [name for name in experiment.scales if name != NOT_SHOWN]
@@ -93,36 +104,58 @@ def render(root: Path) -> str:
         judged += claims_of(experiment, comparisons)
         fallen += fallen_lines(comparisons)
         sections += ["", *section(experiment, comparisons, sum(row.scale not in scales for row in own))]
+        figures |= {
+            PAGE.with_name(figure_name(compared, size)): drawn
+            for compared in comparisons
+            for size in experiment.sizes
+            if (drawn := loss_figure(compared, size)) is not None
+        }
     lines += ["", "## Cells that came to nothing", "", *fallen] if fallen else []
     for verdict in VERDICTS:
         lines += claims_part(verdict, [found for found in judged if found.verdict == verdict])
     if not experiments:
         lines += ["", "There is no experiment yet."]
-    return _tidy([*lines, *sections])
+    return {PAGE: _tidy([*lines, *sections]), **figures}
 
 
-def write(root: Path) -> Path:
-    """Write the page; returns where it stands.
+def write(root: Path) -> list[Path]:
+    """Write the page and its drawings, remove drawings that have no rows any more; returns what stands now, page first.
 
     Raises:
         InputError: as :func:`render`.
         RunError: the disk is full.
     """
-    path = root / PAGE
-    write_text(path, render(root))
-    return path
+    wanted = rendered(root)
+    for path in drawings(root):
+        if path.relative_to(root) not in wanted:
+            path.unlink()
+    for place, text in wanted.items():
+        write_text(root / place, text)
+    return [root / place for place in wanted]
+
+
+def drawings(root: Path) -> list[Path]:
+    """The drawings that stand beside the page."""
+    return sorted((root / PAGE).parent.glob("evidence-*.svg"))
 
 
 def check(root: Path) -> list[str]:
-    """How the committed page differs from what the rows say: lines of a diff, empty where it does not.
+    """How the committed page and its drawings differ from what the rows say: lines, empty where they do not.
 
     Raises:
         InputError: as :func:`render`.
     """
-    path = root / PAGE
-    wanted = render(root)
+    wanted = rendered(root)
+    strange = [path.relative_to(root) for path in drawings(root) if path.relative_to(root) not in wanted]
+    found = [f"{place.as_posix()} is of no rows; {REMEDY}" for place in strange]
+    return found + [line for place, text in wanted.items() for line in _differences(root, place, text)]
+
+
+def _differences(root: Path, place: Path, wanted: str) -> list[str]:
+    """How one file differs from what it should be."""
+    path = root / place
     if not path.is_file():
-        return [f"{PAGE.as_posix()} is missing; {REMEDY}"]
+        return [f"{place.as_posix()} is missing; {REMEDY}"]
     found = path.read_bytes()
     if found == wanted.encode("utf-8"):
         return []
@@ -131,7 +164,7 @@ def check(root: Path) -> list[str]:
         difflib.unified_diff(text.split("\n"), wanted.split("\n"), "committed", "from the rows", "", "", 0, "")
     )
     more = [f"... and {len(changes) - SHOWN_DIFFERENCES} lines more"] if len(changes) > SHOWN_DIFFERENCES else []
-    return [f"{PAGE.as_posix()} is not what the rows say; {REMEDY}", *changes[:SHOWN_DIFFERENCES], *more]
+    return [f"{place.as_posix()} is not what the rows say; {REMEDY}", *changes[:SHOWN_DIFFERENCES], *more]
 
 
 def fallen_lines(comparisons: Sequence[Comparison]) -> list[str]:

@@ -27,8 +27,20 @@ from typing import TYPE_CHECKING
 
 from bequest.errors import InputError
 from lab.evidence.markdown import bases, number, revisions
-from lab.experiments.comparing import Arm, Comparison, best, informative, over_seeds, paired, values, whole_rows
-from lab.experiments.outcomes import FAILED, HOLDS, UNDECIDED, Expectation, Outcome, expectation, margin
+from lab.experiments.comparing import (
+    Arm,
+    Comparison,
+    best,
+    informative,
+    over_seeds,
+    paired,
+    partners_of,
+    remarks_on,
+    values,
+    whole_rows,
+)
+from lab.experiments.measured import Outcome, Relative
+from lab.experiments.outcomes import FAILED, HOLDS, UNDECIDED, Expectation, expectation, margin
 
 if TYPE_CHECKING:
     from lab.experiments.rows import Row
@@ -72,13 +84,16 @@ def judge(claim: Claim, compared: Comparison, size: str) -> Judged:
     """A claim's verdict at one scale and size."""
     arms = arms_of(claim, size)
     here = (compared.experiment.name, claim, compared.scale, size)
-    wanting = compared.wanting(arms)
+    spec = compared.experiment.outcomes[claim.outcome]
+    others = (reference for arm in arms if (reference := compared.reference(spec, arm)) is not None)
+    needed = tuple(dict.fromkeys((*arms, *others)))
+    wanting = compared.wanting(needed)
     if wanting:
-        ran, planned = sum(map(compared.ran, arms)), compared.planned * len(arms)
+        ran, planned = sum(map(compared.ran, needed)), compared.planned * len(needed)
         ours = UNMEASURED + (f" ({ran} of {planned} cells)" if ran < planned else "")
-        return Judged(*here, UNMEASURED, ours, "; ".join((*wanting, *compared.fallen(arms))))
+        return Judged(*here, UNMEASURED, ours, "; ".join((*wanting, *compared.fallen(needed))))
     try:
-        return _judged(claim, compared, size, compared.experiment.outcomes[claim.outcome], arms)
+        return _judged(claim, compared, size, spec, arms)
     except InputError as error:
         return Judged(*here, UNMEASURED, UNMEASURED, remark=f"the rows lack what it needs ({error})")
 
@@ -92,10 +107,14 @@ def _judged(claim: Claim, compared: Comparison, size: str, spec: Outcome, arms: 
     if not left:
         nothing = "no seed pairs in every order" if len(arms) == 2 else "no seed has every order"
         return Judged(*here, UNDECIDED, remark="; ".join([*remarks, nothing]))
-    own, others = values(spec, left), values(spec, right)
+    own, others = values(compared, spec, left), values(compared, spec, right)
     verdict, ours, remark = _weighed(claim, expectation(claim.expect), spec, own, others, left)
     remarks += [remark] if remark else []
-    below = best(margin(spec, row.measures, order=row.sequence) for row in (*left, *right))
+    if isinstance(spec, Relative):
+        for side in (left, right):
+            remarks += [f"`{side[0].method}`, {told}" for told in remarks_on(compared, spec, side)]
+    partners = (*partners_of(compared, spec, left), *partners_of(compared, spec, right))
+    below = best(margin(spec, row.measures, order=row.sequence) for row in (*left, *right, *partners))
     if not informative(below):
         verdict = UNINFORMATIVE
         remarks.append(f"the best cell is {number(below, 2)} nats below the unigram entropy, 1.00 is needed")
@@ -133,10 +152,10 @@ def _weighed(
     """Verdict, the number in words, and a remark."""
     unit = "nats" if spec.unit == "nats" else ""
     if not others:
-        found = over_seeds(own, rows)
+        found = over_seeds(own, rows, exact=spec.exact)
         return expected.judge(found), found.text(unit=unit), ""
     if not claim.ratio:
-        found = over_seeds([a - b for a, b in zip(own, others, strict=True)], rows)
+        found = over_seeds([a - b for a, b in zip(own, others, strict=True)], rows, exact=spec.exact)
         return expected.judge(found), found.text(unit=unit, signed=True), ""
     below = over_seeds(others, rows)
     if below.low is None or below.low <= 0:

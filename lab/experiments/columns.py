@@ -94,6 +94,11 @@ def _text(value: Any, place: str) -> None:
         raise ValueError(f"{place}: {_shown(value)} is no text")
 
 
+def _flag(value: Any, place: str) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{place}: {_shown(value)} is neither true nor false")
+
+
 def _number(value: Any, place: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > sys.float_info.max:
         raise ValueError(f"{place}: {_shown(value)} is no number")
@@ -144,6 +149,8 @@ COLUMNS_OF_JSON: dict[str, Check] = {
         perplexity=_mapping(_mapping(_mapping(loss=LOSS, unigram=LOSS))),
         tasks=_mapping(_mapping(_mapping(accuracy=_list(_number), macro_f1=_list(_number), how=_text))),
         curves=_mapping(_list(_mapping(tokens=COUNT, train_flops=COUNT, teacher_flops=COUNT, corpus=_text, loss=LOSS))),
+        costs=_list(_mapping(of=_text, own=_flag, tokens=COUNT, train_flops=COUNT, teacher_flops=COUNT)),
+        symmetry=_mapping(_mapping(_mapping(units=COUNT, duplicated=COUNT, locked=COUNT))),
         order=_list(_text),
         unpaired=_list(_text),
         versions=_mapping(_text),

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from bequest.errors import InputError
 from bequest.measures.intervals import Interval, interval
-from lab.experiments.outcomes import Outcome, compute, margin
+from lab.experiments.measured import Outcome, Relative
+from lab.experiments.outcomes import compute, margin
 from lab.experiments.schema import ONLY
 
 if TYPE_CHECKING:
@@ -117,6 +118,10 @@ class Comparison:
     def baseline(self, arm: Arm) -> Arm:
         """What an arm is compared with: the baseline at the same size."""
         return Arm(self.experiment.baseline, arm.size)
+
+    def reference(self, spec: Outcome, arm: Arm) -> Arm | None:
+        """The partner's arm of an outcome of two cells; None where one cell is enough."""
+        return Arm(spec.against or self.experiment.baseline, arm.size) if isinstance(spec, Relative) else None
 
     def wanting(self, arms: Sequence[Arm]) -> tuple[str, ...]:
         """Why nothing is concluded about one arm, or from a comparison of two; empty where something may be."""
@@ -225,18 +230,26 @@ def whole_seeds(orders: Collection[str], rows: Sequence[Row]) -> tuple[set[int],
     return {seed for seed, names in lacking.items() if not names}, tuple(remarks)
 
 
-def over_seeds(found: Sequence[float], rows: Sequence[Row]) -> Interval:
+def over_seeds(found: Sequence[float], rows: Sequence[Row], *, exact: bool = False) -> Interval:
     """Mean and interval over seeds of one number per row: the mean over the orders within each seed first.
 
     The orders of one seed share its first weights, masks and sampling: they are no further independent values.  Numbers
     are rounded to ``DECIMALS``, so that what is equal but for the rows' own rounding counts as equal.
+
+    Args:
+        found: one number per row.
+        rows: the rows.
+        exact: nothing random enters the number, so that several equal values are the number itself.
     """
     within: dict[int, list[float]] = {}
     for value, row in zip(found, rows, strict=True):
         within.setdefault(row.seed, []).append(value)
     orders = len({row.order for row in rows})
     over = "seeds" if orders == 1 else f"seeds, mean of {orders} orders"
-    return interval([round(statistics.fmean(within[seed]), DECIMALS) for seed in sorted(within)], over=over)
+    means = [round(statistics.fmean(within[seed]), DECIMALS) for seed in sorted(within)]
+    if exact and len(means) > 1 and len(set(means)) == 1:
+        return Interval(means[0], means[0], means[0], len(means), over)
+    return interval(means, over=over)
 
 
 def cell_name(row: Row) -> str:
@@ -292,16 +305,20 @@ def outcome_table(compared: Comparison, name: str) -> OutcomeTable:
 
 
 def _line(compared: Comparison, spec: Outcome, arm: Arm) -> Line:
-    """One arm's mean and its paired difference."""
+    """One arm's mean and its paired difference, which an outcome of two cells already is."""
     rows, remarks = whole_rows(compared, arm)
-    if not rows:
+    if not rows or compared.reference(spec, arm) == arm:
         return Line(arm, None, remarks=remarks)
     try:
-        mean = over_seeds(values(spec, rows), rows)
-        margins = best(margin(spec, row.measures, order=row.sequence) for row in rows)
+        partners = partners_of(compared, spec, rows)
+        mean = over_seeds(values(compared, spec, rows), rows, exact=spec.exact)
+        margins = best(margin(spec, row.measures, order=row.sequence) for row in (*rows, *partners))
     except InputError as error:
         return Line(arm, None, remarks=(f"not measured: {error}",))
     base = compared.baseline(arm)
+    if isinstance(spec, Relative):
+        told = (*remarks, *remarks_on(compared, spec, rows))
+        return Line(arm, mean, mean, told, margins, concludes=len(rows) == compared.planned)
     if arm == base or base not in compared.cells:
         return Line(arm, mean, remarks=remarks, margin=margins)
     matched = paired(compared, arm, base)
@@ -309,21 +326,54 @@ def _line(compared: Comparison, spec: Outcome, arm: Arm) -> Line:
         return Line(arm, mean, remarks=matched.remarks, margin=margins)
     left, right = zip(*matched.pairs, strict=True)
     try:
-        other = values(spec, right)
+        other = values(compared, spec, right)
     except InputError as error:
         return Line(arm, mean, remarks=(f"baseline not measured: {error}",), margin=margins)
-    difference = over_seeds([a - b for a, b in zip(values(spec, left), other, strict=True)], left)
+    own = values(compared, spec, left)
+    difference = over_seeds([a - b for a, b in zip(own, other, strict=True)], left, exact=spec.exact)
     concludes = not compared.wanting((arm, base)) and len(left) == compared.planned
     return Line(arm, mean, difference, matched.remarks, margins, concludes)
 
 
-def values(spec: Outcome, rows: Sequence[Row]) -> list[float]:
+def values(compared: Comparison, spec: Outcome, rows: Sequence[Row]) -> list[float]:
     """The outcome of each row.
 
     Raises:
-        InputError: a row lacks what the outcome needs.
+        InputError: a row lacks what the outcome needs, such as its partner in another method.
     """
-    return [compute(spec, row.measures, order=row.sequence) for row in rows]
+    partners: dict[int, Row] = dict(enumerate(partners_of(compared, spec, rows)))
+    return [
+        compute(spec, row.measures, order=row.sequence, partner=partners[at].measures if at in partners else None)
+        for at, row in enumerate(rows)
+    ]
+
+
+def partners_of(compared: Comparison, spec: Outcome, rows: Sequence[Row]) -> list[Row]:
+    """Of each row its partner in the outcome's other method; none for an outcome of a single cell.
+
+    Raises:
+        InputError: a row has no partner.
+    """
+    found = []
+    for row in rows:
+        arm = Arm(row.method, row.size)
+        other = compared.reference(spec, arm)
+        if other is None:
+            return []
+        if other not in compared.cells:
+            raise InputError(f"{other.label} has no cells to compare with")
+        partner = next((theirs for own, theirs in paired(compared, arm, other).pairs if own is row), None)
+        if partner is None:
+            raise InputError(f"{cell_name(row)} has no partner in {other.label}")
+        found.append(partner)
+    return found
+
+
+def remarks_on(compared: Comparison, spec: Relative, rows: Sequence[Row]) -> list[str]:
+    """What a reader must know about the numbers of some rows and their partners."""
+    pairs = zip(rows, partners_of(compared, spec, rows), strict=True)
+    told = [(cell_name(row), spec.remark(row.measures, partner.measures)) for row, partner in pairs]
+    return [f"{name} {remark}" for name, remark in told if remark is not None]
 
 
 def informative(margin: float | None) -> bool:

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def harvest(cell: Cell, resolved: Resolved, recipe_file: Path, run: Path, second
     student = [name for name in trained if name in resolved.student]
     costs = {name: lineage.read_lineage(run / name).cost for name in trained}
     bases = dict(outside(recipe, resolved.models))
+    made_from = {name: place for name, place in bases.items() if place in set(stood_on(recipe))}
     return Row(
         **_identity_columns(cell),
         **_circumstances(),
@@ -52,13 +54,18 @@ def harvest(cell: Cell, resolved: Resolved, recipe_file: Path, run: Path, second
         teacher_flops=int(sum(costs[name].teacher_flops for name in student)),
         source_flops=int(
             sum(costs[name].train_flops + costs[name].teacher_flops for name in trained if name not in student)
-            + sum(known_cost(place) for place in bases.values())
+            + sum(known_cost(place) for place in made_from.values())
         ),
         wall_seconds=round(seconds, 1),
         bases={name: lineage.weights_digest(place)[:DIGITS] for name, place in bases.items()},
         measures={
             **measured(recipe, run, {str(place): name for name, place in bases.items()} | resolved.models),
             "curves": {name: curve for name in trained if (curve := curve_of(run / name / "metrics.jsonl"))},
+            "costs": [
+                *(_cost(name, lineage.Cost(train_flops=known_cost(place))) for name, place in made_from.items()),
+                *(_cost(name, costs[name], own=name in student) for name in trained),
+            ],
+            **symmetries(recipe, run),
             "order": list(cell.sequence),
             "versions": versions(),
         },
@@ -136,6 +143,20 @@ def outside(recipe: Recipe, models: Mapping[str, str]) -> Iterator[tuple[str, Pa
                 yield models.get(reference.target, place.name), place
 
 
+def stood_on(recipe: Recipe) -> Iterator[Path]:
+    """The models from outside that something is trained or grown from; one that lends its tokenizer costs nothing."""
+    for section in recipe.stages:
+        for reference in section.references() if section.kind != "measure" else ():
+            if reference.role != "tokenizer" and recipe.stage(reference.target) is None:
+                yield recipe.root / Path(reference.target).expanduser()
+
+
+def _cost(name: str, cost: lineage.Cost, *, own: bool = False) -> dict[str, Any]:
+    """What a stage cost, or a base as far as its lineage knows; ``own`` is the student's."""
+    flops = {"train_flops": int(cost.train_flops), "teacher_flops": int(cost.teacher_flops)}
+    return {"of": name, "own": own, "tokens": cost.tokens, **flops}
+
+
 def known_cost(place: Path) -> float:
     """The FLOPs that a base's own lineage knows of: training and teachers; 0 where it knows nothing."""
     if not (place / lineage.FILE).is_file():
@@ -173,6 +194,26 @@ def measured(recipe: Recipe, run: Path, names: Mapping[str, str]) -> dict[str, A
                 }
                 found[kind].setdefault(names.get(model, model), {}).update(short)
     return found
+
+
+def symmetries(recipe: Recipe, run: Path) -> dict[str, Any]:
+    """``{"symmetry": {stage: {kind: counts}}}`` of every grown model and of what was trained from one; else empty."""
+    grown: set[str] = set()
+    for section in recipe.stages:
+        base = any(reference.role == "base" and reference.target in grown for reference in section.references())
+        if section.kind == "grow" or (base and section.makes == "model"):
+            grown.add(section.name)
+    return {"symmetry": {name: symmetry_of(run / name) for name in sorted(grown)}} if grown else {}
+
+
+def symmetry_of(place: Path) -> dict[str, Any]:
+    """By kind of unit: how many there are, how many repeat another one, how many are locked to one."""
+    from bequest import checkpoints
+    from bequest.growth.duplicates import symmetry
+    from bequest.growth.plan import source_anatomy
+
+    model = checkpoints.load_model(place)
+    return {kind: asdict(found) for kind, found in symmetry(model, source_anatomy(model)).items()}
 
 
 def curve_of(file: Path) -> list[dict[str, Any]]:

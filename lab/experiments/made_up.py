@@ -2,8 +2,9 @@
 
 Every name gets its own flavour of one invented language: words of the same syllables, a share of them its own, in
 sentences in which some words follow others, so that domains differ and there is something to learn.  ``minilm`` is a
-tiny BERT, every other model a tiny llama, untrained, with tokenizers of about 300 entries.  Any name is answered: a
-smoke run shows that an experiment runs, and its numbers mean nothing.  Try it: ``MadeUp(Path("x")).corpus("general")``.
+tiny BERT, every other model a tiny llama (those of ``SHAPES`` in shapes of their own), untrained, with tokenizers of
+about 300 entries.  Any name is answered: a smoke run shows that an experiment runs, and its numbers mean nothing.
+Try it: ``MadeUp(Path("x")).corpus("general")``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ GROUPS, WORDS = 600, 30
 TASK_CLASSES = ("first", "second", "third")
 TASK_EXAMPLES = {"train": 120, "test": 60, "probe-train": 60, "probe-test": 60}
 WORDPIECE, BYTES = 300, 320
+SHAPES = {"llama32x4": {"num_hidden_layers": 4}}
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
@@ -91,7 +93,8 @@ class MadeUp:
                 for role in (("pad",) if encoder else ("pad", "bos", "eos"))
             }
             head = "masked-lm" if encoder else "causal-lm"
-            config = complete_config(family, SIZES, head=head, vocab_size=len(tokenizer), **special)
+            sizes = {**SIZES, **SHAPES.get(name, {})}
+            config = complete_config(family, sizes, head=head, vocab_size=len(tokenizer), **special)
             checkpoints.save_model(checkpoints.new_model(config, seed=0), directory)
             checkpoints.save_tokenizer(tokenizer, directory)
             # As the lab's own bases: one was trained on general text, which is what replay takes first.

@@ -14,22 +14,21 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from bequest.errors import InputError, did_you_mean
 from bequest.measures.anytime import FIGURES, Matrix, drift, drop
 from bequest.measures.intervals import Interval
 from bequest.recipe.quantities import ExplainedError
+from lab.experiments.curve_outcomes import CrossingOutcome, SavingOutcome, StartOutcome, UnitsOutcome
+from lab.experiments.measured import Better, Measures, Outcome, Relative, looked_up, loss_of, margin_of, score_of
 
 HOLDS, FAILED, UNDECIDED = "holds", "did not hold", "undecided"
 NUMBER = r"([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
-Better = Literal["lower", "higher"]
-Measures = Mapping[str, Any]
 
 PROBES = {
     "general_drop": "a⁰ − aᵀ on the probe",
@@ -52,41 +51,6 @@ COMPARED |= {
     "bwt": COMPARED["forget"],
     "unseen_drop_max": COMPARED["unseen_drop"],
 }
-
-
-class Outcome(BaseModel, ABC):
-    """What all kinds have."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    title: str | None = None  # for the tables; the outcome's name by default
-
-    @property
-    def unit(self) -> str:
-        """``nats`` or ``accuracy`` (a share, 0 to 1)."""
-        return "nats"
-
-    @property
-    def better(self) -> Better:
-        """The direction in which the number is good."""
-        return "lower"
-
-    @property
-    @abstractmethod
-    def formula(self) -> str:
-        """What is computed, in one line, to stand beside the number."""
-
-    @abstractmethod
-    def value(self, measures: Measures, order: Sequence[str]) -> float:
-        """The number.
-
-        Raises:
-            InputError: something that it needs was not measured.
-        """
-
-    @abstractmethod
-    def margin(self, measures: Measures, order: Sequence[str]) -> float | None:
-        """Unigram entropy minus loss, nats, of the losses that the outcome rests on; None where it reads no loss."""
 
 
 class MatrixOutcome(Outcome):
@@ -191,7 +155,7 @@ class MatrixOutcome(Outcome):
     def _check_one_way(self, measures: Measures, names: Sequence[str]) -> None:
         """A linear probe's score beside a tuned copy's would show the way of measuring, not the model."""
         tasks = [self.tasks.get(name, name) for name in names]
-        ways = {str(_looked_up(measures, "tasks", model, task).get("how")) for model in self.models for task in tasks}
+        ways = {str(looked_up(measures, "tasks", model, task).get("how")) for model in self.models for task in tasks}
         if len(ways) > 1:
             several = " and ".join(sorted(ways))
             raise InputError(f"the scores of one matrix are of several kinds ({several})", key="measures.tasks")
@@ -248,6 +212,38 @@ class MarginOutcome(CorpusOutcome):
         return margin_of(measures, self.model, self.corpus)
 
 
+class GapOutcome(CorpusOutcome):
+    """How far a model's held-out loss lies above another one's: 0 for a growth that preserves the function.
+
+    Attributes:
+        than: the other models; the first of them that was measured counts, so that methods may have their own.
+    """
+
+    kind: Literal["gap"]
+    than: tuple[str, ...] = Field(min_length=1)
+
+    @property
+    def exact(self) -> bool:
+        """The models may be the same for every seed, and so the losses."""
+        return True
+
+    @property
+    def formula(self) -> str:
+        """Whose losses on what."""
+        return f"held-out loss of {self.model} − that of {' or '.join(self.than)}, on {self.corpus}"
+
+    def value(self, measures: Measures, order: Sequence[str]) -> float:
+        """The difference."""
+        measured = [name for name in self.than if name in measures.get("perplexity", {})]
+        other = (*measured, *self.than)[0]
+        return loss_of(measures, self.model, self.corpus) - loss_of(measures, other, self.corpus)
+
+    def margin(self, measures: Measures, order: Sequence[str]) -> float | None:
+        """Of the better of the two."""
+        measured = [name for name in (self.model, *self.than) if name in measures.get("perplexity", {})]
+        return max(margin_of(measures, name, self.corpus) for name in measured or (self.model,))
+
+
 class AccuracyOutcome(Outcome):
     """The score of one model on one task, a share; the mean over the measurement's own seeds."""
 
@@ -284,25 +280,41 @@ KINDS: dict[str, type[Outcome]] = {
     "matrix": MatrixOutcome,
     "loss": LossOutcome,
     "margin": MarginOutcome,
+    "gap": GapOutcome,
     "accuracy": AccuracyOutcome,
+    "start": StartOutcome,
+    "saving": SavingOutcome,
+    "crossing": CrossingOutcome,
+    "units": UnitsOutcome,
 }
 OutcomeSpec = Annotated[
-    MatrixOutcome | LossOutcome | MarginOutcome | AccuracyOutcome,
+    MatrixOutcome
+    | LossOutcome
+    | MarginOutcome
+    | GapOutcome
+    | AccuracyOutcome
+    | StartOutcome
+    | SavingOutcome
+    | CrossingOutcome
+    | UnitsOutcome,
     Field(discriminator="kind"),
 ]
 
 
-def compute(spec: Outcome, measures: Measures, *, order: Sequence[str] = ()) -> float:
+def compute(spec: Outcome, measures: Measures, *, order: Sequence[str] = (), partner: Measures | None = None) -> float:
     """An outcome's number for one row.
 
     Args:
         spec: what is computed.
         measures: the row's measures.
         order: the domains of the cell's order, as the experiment names them; empty where there is one order only.
+        partner: the measures of its partner, for an outcome of two rows.
 
     Raises:
         InputError: something that it needs was not measured; a missing cell is never a zero.
     """
+    if isinstance(spec, Relative) and partner is not None:
+        return spec.between(measures, partner)
     return spec.value(measures, order)
 
 
@@ -313,52 +325,6 @@ def margin(spec: Outcome, measures: Measures, *, order: Sequence[str] = ()) -> f
         InputError: as :func:`compute`.
     """
     return spec.margin(measures, order)
-
-
-def loss_of(measures: Measures, model: str, corpus: str, key: str = "loss") -> float:
-    """A model's held-out loss on a corpus (or, by ``key``, the corpus' unigram entropy), nats.
-
-    Raises:
-        InputError: it was not measured.
-    """
-    found = _looked_up(measures, "perplexity", model, corpus).get(key)
-    if found is None:
-        raise InputError(f"no {key} of {model!r} on {corpus!r} was measured", key="measures")
-    return float(found)
-
-
-def margin_of(measures: Measures, model: str, corpus: str) -> float:
-    """The corpus' unigram entropy minus a model's loss on it, nats.
-
-    Raises:
-        InputError: it was not measured.
-    """
-    return loss_of(measures, model, corpus, "unigram") - loss_of(measures, model, corpus)
-
-
-def score_of(measures: Measures, model: str, task: str, score: str = "accuracy") -> float:
-    """A model's score on a task, the mean over the measurement's own seeds; a share.
-
-    Raises:
-        InputError: it was not measured.
-    """
-    found = _looked_up(measures, "tasks", model, task).get(score)
-    if not found or None in found:
-        raise InputError(f"no {score} of {model!r} on {task!r} was measured", key="measures")
-    return statistics.fmean(float(value) for value in found)
-
-
-def _looked_up(measures: Measures, what: str, model: str, name: str) -> Mapping[str, Any]:
-    """One model's entry for one corpus or task."""
-    models = measures.get(what, {})
-    if model not in models:
-        remedy = did_you_mean(model, models) if models else None
-        raise InputError(f"model {model!r} was not measured", key=f"measures.{what}", remedy=remedy)
-    if name not in models[model]:
-        remedy = did_you_mean(name, models[model])
-        raise InputError(f"{model!r} was not measured on {name!r}", key=f"measures.{what}.{model}", remedy=remedy)
-    found: Mapping[str, Any] = models[model][name]
-    return found
 
 
 @dataclass(frozen=True)

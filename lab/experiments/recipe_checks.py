@@ -19,8 +19,9 @@ from typing import Any
 from bequest import lineage, storage
 from bequest.errors import InputError
 from bequest.recipe import Recipe, load_recipe
-from bequest.recipe.sections import Measure
+from bequest.recipe.sections import Budgeted, Grow, Measure
 from lab.experiments import resolving
+from lab.experiments.curves import COUNTS
 from lab.experiments.harvesting import TUNED
 from lab.experiments.outcomes import compute
 from lab.experiments.resolving import Resolved, Sources
@@ -29,6 +30,8 @@ from lab.experiments.tuning import not_given
 
 # Only that they were measured counts, not what came out.
 LOSS = {"loss": 1.0, "unigram": 2.0}
+POINTS = ((0, 3.0), (1, 1.0))
+COPIES = {kind: {"units": 1, "duplicated": 0, "locked": 0} for kind in ("head", "neuron", "hidden")}
 SCORE = {"accuracy": [0.5], "macro_f1": [0.5]}
 
 
@@ -63,10 +66,12 @@ def check_recipes(experiment: Experiment) -> None:
             measures = reader.measures(variant)
             tuning = experiment.tuning_of(variant.method)
             for name, spec in experiment.outcomes.items():
+                chosen_by = "pilot" in variant.roles and tuning is not None and tuning.choose.outcome == name
+                partner = None if chosen_by else {**measures, "curves": _slower(measures["curves"])}  # pilots have none
                 try:
-                    compute(spec, measures, order=experiment.orders[variant.order])
+                    compute(spec, measures, order=experiment.orders[variant.order], partner=partner)
                 except InputError as error:
-                    if "pilot" in variant.roles and tuning is not None and tuning.choose.outcome == name:
+                    if chosen_by:
                         raise not_given(experiment, variant.method, error) from None
                     lacking.setdefault((name, variant.method), error)
                 else:
@@ -201,4 +206,32 @@ def _measured(recipe: Recipe, found: Resolved) -> dict[str, Any]:
             losses.update({} if tuned else dict.fromkeys(stage.corpora_used(), LOSS))
             for task in stage.tasks_used():
                 scores[f"{task}{TUNED}" if how == "tune" else task] = {**SCORE, "how": how}
-    return {"perplexity": perplexity, "tasks": tasks}
+    return {"perplexity": perplexity, "tasks": tasks, **_trained(recipe, found)}
+
+
+def _slower(curves: dict[str, Any]) -> dict[str, Any]:
+    """The same curves, a half higher at their ends: something is saved against them."""
+    return {
+        stage: [{**point, "loss": point["loss"] + 0.5 * point["tokens"]} for point in points]
+        for stage, points in curves.items()
+    }
+
+
+def _trained(recipe: Recipe, found: Resolved) -> dict[str, Any]:
+    """Made-up curves, costs and symmetries of the stages that train or grow."""
+    curves: dict[str, Any] = {}
+    costs: list[dict[str, Any]] = []
+    grown: dict[str, Any] = {}
+    for stage in recipe.stages:
+        if isinstance(stage, Measure):
+            continue
+        costs.append({"of": stage.name, "own": stage.name in found.student, **dict.fromkeys(COUNTS, 1)})
+        curves[stage.name] = [
+            {**dict.fromkeys(COUNTS, at), "corpus": corpus, "loss": loss}
+            for at, loss in POINTS
+            for corpus in stage.corpora_used()
+            if isinstance(stage, Budgeted)
+        ]
+        if isinstance(stage, Grow) or any(reference.target in grown for reference in stage.references()):
+            grown[stage.name] = COPIES
+    return {"curves": curves, "costs": costs, "symmetry": grown}

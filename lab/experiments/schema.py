@@ -61,8 +61,13 @@ class OwnTuning(Strict):
 
 
 class Method(Free):
-    """One thing compared: its variables, and whether its batches differ from the baseline's by design."""
+    """One thing compared: its variables, and whether its batches differ from the baseline's by design.
 
+    Attributes:
+        says: what it is, in words; the page shows this instead of the variables.
+    """
+
+    says: str | None = None
     changes_batches: bool = False
     tuning: OwnTuning | None = None
 

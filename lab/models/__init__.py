@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bequest.errors import InputError, did_you_mean
 from lab import places
 from lab.models.bench2m import MAKER as BENCH2M
+from lab.models.growth_sources import MAKERS as GROWTH_SOURCES
 from lab.models.making import Maker, flaw, identity_of, make_model
 from lab.models.minilm import MAKER as MINILM
 from lab.models.smollm2 import MAKER as SMOLLM2
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "Maker", "make", "model_directory", "model_identity"]
 
-MODELS: dict[str, Maker] = {maker.name: maker for maker in (MINILM, STORIES15M, SMOLLM2, BENCH2M)}
+MODELS: dict[str, Maker] = {maker.name: maker for maker in (MINILM, STORIES15M, SMOLLM2, BENCH2M, *GROWTH_SOURCES)}
 
 
 def make(name: str, console: Console, again: bool = False) -> Path:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from bequest import __version__
-from bequest.commands import handling, looking, making
+from bequest.commands import growing, handling, looking, making
 from bequest.commands.program import Program
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -22,7 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "plan": making.plan,
     "run": making.run,
     "inspect": looking.inspect,
-    "grow": handling.grow,
+    "grow": growing.grow,
     "adopt": handling.adopt,
     "carry": handling.carry,
     "tree": looking.tree,

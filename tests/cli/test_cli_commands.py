@@ -141,7 +141,8 @@ def test_inspect_a_model(run: Run, tiny: Path) -> None:
     assert "WordLevel, 40 entries" in text and lineage.weights_digest(tiny) in text and "bequest adopt" in text
     found = json.loads(run("inspect", tiny, "--json"))
     assert found["digests"]["weights"] == lineage.weights_digest(tiny) and found["lineage"] is None
-    assert [target["exact"] for target in found["growth"]] == [True, True, False]
+    wanted = ["hidden_size=48", "hidden_size=64", "num_hidden_layers=3"]
+    assert [(target["to"], target["exact"]) for target in found["growth"]] == [(to, True) for to in wanted]
 
 
 def test_grow_writes_a_whole_generation(run: Run, tiny: Path) -> None:
@@ -163,7 +164,7 @@ def test_grow_writes_a_whole_generation(run: Run, tiny: Path) -> None:
 
 
 def test_grow_refuses_what_the_method_cannot_do(run: Run, tiny: Path) -> None:
-    line = run("grow", tiny, "big", "--to", "hidden_size=80", code=2)
+    line = run("grow", tiny, "big", "--to", "hidden_size=80", "--method", "hypercloning", code=2)
     assert "hidden_size" in line and not Path("big").exists() and line.count("\n") == 1
     assert "is not a whole number" in run("grow", tiny, "big", "--to", "hidden_size=6.5", code=2)
     assert "is smaller" in run("grow", tiny, "big", "--to", "hidden_size=16", code=2)

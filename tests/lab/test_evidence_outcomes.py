@@ -192,9 +192,14 @@ def test_every_kind_says_what_it_computes_in_which_unit() -> None:
         "matrix": {"metric": "final", "models": MODELS},
         "loss": {"model": "s2", "corpus": "one"},
         "margin": {"model": "s2", "corpus": "one"},
+        "gap": {"model": "s2", "than": ["s1"], "corpus": "one"},
         "accuracy": {"model": "s2", "task": "role"},
+        "start": {"stage": "s2", "corpus": "one"},
+        "saving": {"model": "s2", "corpus": "one"},
+        "crossing": {"model": "s2", "corpus": "one"},
+        "units": {"stage": "s2"},
     }
     assert set(given) == set(KINDS)
     for kind, more in given.items():
         found = spec(kind=kind, **more)
-        assert isinstance(found, KINDS[kind]) and found.formula and found.unit in ("nats", "accuracy")
+        assert isinstance(found, KINDS[kind]) and found.formula and found.unit in ("nats", "accuracy", "share", "units")

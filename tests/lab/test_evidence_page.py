@@ -207,7 +207,7 @@ def test_a_stream_lists_what_each_method_spent(tmp_path: Path, rows: list[Row]) 
 def test_check_notices_an_edit_and_a_missing_page(tmp_path: Path, rows: list[Row]) -> None:
     made.written(tmp_path, rows)
     assert check(tmp_path) == ["docs/evidence.md is missing; run `make evidence` and commit the page"]
-    path = write(tmp_path)
+    [path] = write(tmp_path)
     assert check(tmp_path) == []
     path.write_bytes(path.read_bytes().replace(b"did not hold", b"did hold", 1))
     found = check(tmp_path)
@@ -217,9 +217,19 @@ def test_check_notices_an_edit_and_a_missing_page(tmp_path: Path, rows: list[Row
     assert check(tmp_path) != []
 
 
+def test_a_drawing_that_no_rows_make_is_noticed_and_goes(tmp_path: Path, rows: list[Row]) -> None:
+    made.written(tmp_path, rows)
+    write(tmp_path)
+    left = tmp_path / "docs" / "evidence-gone-cpu.svg"
+    left.write_text("<svg/>")
+    assert check(tmp_path) == ["docs/evidence-gone-cpu.svg is of no rows; run `make evidence` and commit the page"]
+    write(tmp_path)
+    assert not left.exists() and check(tmp_path) == []
+
+
 def test_the_page_is_plain_text_with_one_end(tmp_path: Path, rows: list[Row]) -> None:
     made.written(tmp_path, rows)
-    data = write(tmp_path).read_bytes()
+    data = write(tmp_path)[0].read_bytes()
     assert data.endswith(b"\n") and not data.endswith(b"\n\n") and b"\r" not in data and b"\n\n\n" not in data
     assert not any(line != line.rstrip() for line in data.decode().split("\n"))
     assert str(tmp_path) not in data.decode()

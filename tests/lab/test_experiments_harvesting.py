@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from experiments_support import written
 
 from bequest import lineage, storage
+from bequest.recipe import load_recipe
 from lab.experiments import harvesting, resolving
 from lab.experiments.cells import cells_of
 from lab.experiments.harvesting import batches_digest, curve_of, harvest
@@ -87,6 +88,78 @@ def test_only_the_students_costs_are_the_methods_own(row: Row) -> None:
 
 def test_sources_cost_what_they_and_their_teachers_did(row: Row) -> None:
     assert row.source_flops == 10 + 100 + 2 * 10**9 + 3 * 10**10, "the stage before, and the base"
+
+
+def test_costs_are_listed_stage_by_stage(row: Row) -> None:
+    costs = row.measures["costs"]
+    assert [(cost["of"], cost["own"]) for cost in costs] == [
+        ("minilm", False),
+        ("teacher", False),
+        ("s1", True),
+        ("s2", True),
+    ]
+    own = [cost for cost in costs if cost["own"]]
+    assert sum(cost["train_flops"] for cost in own) == row.train_flops
+    assert sum(cost["teacher_flops"] for cost in own) == row.teacher_flops
+    assert sum(cost["tokens"] for cost in own) == row.tokens
+    others = [cost["train_flops"] + cost["teacher_flops"] for cost in costs if not cost["own"]]
+    assert sum(others) == row.source_flops
+
+
+@pytest.mark.parametrize(
+    "start, paid",
+    [
+        ("model: {family: llama}, tokenizer: ./base", False),
+        ("from: ./base", True),
+        ("model: {family: llama}, tokenizer: ./base, teachers: [{model: ./base, until: 0.5}]", True),
+    ],
+    ids=["lends its tokenizer and is measured", "base", "teacher"],
+)
+def test_only_what_a_model_is_made_from_is_paid_for(tmp_path: Path, start: str, paid: bool) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "recipe.yaml").write_text(
+        f"""name: x
+corpora: {{one: {{files: one.txt}}}}
+stages:
+  - pretrain: {{name: v1, {start}, corpus: one, tokens: 4096}}
+  - measure: {{name: measured, models: [./base, v1], corpora: all}}
+"""
+    )
+    found = set(harvesting.stood_on(load_recipe(tmp_path / "recipe.yaml")))
+    assert found == ({tmp_path / "base"} if paid else set())
+
+
+def test_copies_are_counted_in_what_grew_and_in_what_was_trained_from_it(tmp_path: Path) -> None:
+    import torch
+
+    import bequest
+    from bequest import checkpoints
+    from bequest.anatomy import complete_config
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = complete_config("llama", sizes, head="causal-lm", vocab_size=32)
+    small = checkpoints.new_model(config, seed=0)
+    grown = bequest.grow(small, {"hidden_size": 32}, method="fpi")
+    checkpoints.save_model(grown, tmp_path / "grown")
+    with torch.no_grad():
+        for parameter in grown.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    checkpoints.save_model(grown, tmp_path / "v1")
+    (tmp_path / "recipe.yaml").write_text(
+        """name: x
+corpora: {one: {files: one.txt}}
+stages:
+  - pretrain: {name: small, model: {family: llama}, corpus: one, tokens: 4096}
+  - grow: {name: grown, from: small, to: {hidden_size: 32}}
+  - pretrain: {name: v1, from: grown, corpus: one, tokens: 4096}
+"""
+    )
+    found = harvesting.symmetries(load_recipe(tmp_path / "recipe.yaml"), tmp_path)["symmetry"]
+    assert found.keys() == {"grown", "v1"}, "the small one has no copies to count"
+    assert found["grown"]["neuron"] == {"units": 16, "duplicated": 8, "locked": 8}
+    assert found["grown"]["hidden"]["locked"] == 16 and found["v1"]["hidden"]["locked"] == 0
+    assert {kind["locked"] for kind in found["v1"].values()} == {0}, "trained apart"
 
 
 def test_batches_are_those_of_every_student_stage_and_of_no_source(row: Row, tmp_path: Path) -> None:

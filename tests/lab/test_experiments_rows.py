@@ -128,6 +128,13 @@ WRONG = {
     ),
     "a curve that is none": ('""order""', '""curves"": {""s1"": {}}, ""order""', "measures.curves.s1"),
     "a point that is none": ('""order""', '""curves"": {""s1"": [3]}, ""order""', "measures.curves.s1.0"),
+    "costs of nobody": ('""order""', '""costs"": {""s1"": 3}, ""order""', "measures.costs"),
+    "a cost of a word's own": ('""order""', '""costs"": [{""own"": ""yes""}], ""order""', "measures.costs.0.own"),
+    "copies in words": (
+        '""order""',
+        '""symmetry"": {""s1"": {""head"": {""locked"": ""two""}}}, ""order""',
+        "measures.symmetry.s1.head.locked",
+    ),
     "unpaired with a number": ('""order""', '""unpaired"": 3, ""order""', "measures.unpaired"),
     "failed is no text": ('""order""', '""failed"": {}, ""order""', "measures.failed"),
     "measures are no mapping": ('"{""order', '"[{""order', "measures"),

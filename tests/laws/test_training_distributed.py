@@ -61,7 +61,7 @@ def found(place: Path, how: str, name: str) -> dict[str, Any]:
     return torch.load(place / how / f"{name}.pt", weights_only=False)
 
 
-@pytest.mark.parametrize("name", ["masked", "causal", "taught", "protected", "adapter"])
+@pytest.mark.parametrize("name", ["masked", "causal", "taught", "protected", "adapter", "prefixes", "continued"])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_equal_one(runs: Path, how: str, name: str) -> None:
     one, two = found(runs, "one", name), found(runs, how, name)
@@ -78,6 +78,13 @@ def test_two_processes_equal_one(runs: Path, how: str, name: str) -> None:
         two[key] for key in ("kind", "state", "max_new_tokens")
     ]
     assert one["max_new_tokens"] == (7 if name == "causal" else None)
+    if name in ("prefixes", "continued"):
+        assert one["optimizer"].keys() == two["optimizer"].keys()
+        for part in ("step", "exp_avg", "exp_avg_sq"):
+            states = [
+                {key: run["optimizer"][key] for key in one["optimizer"] if key.endswith(part)} for run in (one, two)
+            ]
+            assert tiny.relative(*states) < (1e-3 if part != "step" else 1e-7)
 
 
 def test_the_law_sees_a_mean_of_processes(runs: Path) -> None:
@@ -98,9 +105,19 @@ def test_protected_units_stay_and_others_move(runs: Path, how: str) -> None:
     assert not moved[norm].any()
 
 
+@pytest.mark.parametrize("how", ["one", "ddp", "fsdp"])
+def test_what_is_frozen_stays_and_an_optimizer_goes_on(runs: Path, how: str) -> None:
+    run = found(runs, how, "continued")
+    for name, value in run["weights"].items():
+        assert torch.equal(value, run["before"][name]) == ("layers.1." not in name), name
+    assert {name.rpartition(".")[0] for name in run["optimizer"]} == {n for n in run["before"] if "layers.1." in n}
+    assert {float(value) for name, value in run["optimizer"].items() if name.endswith(".step")} == {50.0}
+
+
+@pytest.mark.parametrize("name", ["taught", "prefixes", "continued"])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_resumed_runs_are_bitwise_equal(runs: Path, how: str) -> None:
-    whole, again = found(runs, how, "taught"), found(runs, how, "taught-again")
+def test_resumed_runs_are_bitwise_equal(runs: Path, how: str, name: str) -> None:
+    whole, again = found(runs, how, name), found(runs, how, f"{name}-again")
     assert again["notes"] == ["resumed checkpoint-8, exactly"]
     assert again["losses"] == whole["losses"]
     for name, value in whole["weights"].items():

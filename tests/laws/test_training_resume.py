@@ -28,7 +28,7 @@ def drive(case: str, place: Path) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("case", ["masked", "causal", "taught", "bf16"])
+@pytest.mark.parametrize("case", ["masked", "causal", "taught", "bf16", "prefixes"])
 def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path) -> None:
     report = drive(case, tmp_path / case)
     assert report["whole"] == [12 * 8 * 16, 12]

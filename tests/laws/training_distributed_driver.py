@@ -23,9 +23,11 @@ from bequest.data.masking import NO_TARGET
 from bequest.inheritance import Inherit, LiveTeacher
 from bequest.training import LanguageModelling, Objective, Step, Term, TrainingData, train
 from bequest.training.divergence import cross_entropy_sum
+from bequest.training.prefixes import TwoStage
 from bequest.training.trainer import Trainer
 
 torch.set_num_threads(1)
+RESUMED = ("taught", "prefixes", "continued")
 
 
 class Uneven:
@@ -86,7 +88,7 @@ def case(name: str) -> tuple[str, Any]:
         return "bert", lambda model: MeanOfProcesses()
     if name == "protected":
         return "llama", lambda model: Protected(masks_for(model))
-    return {"masked": "bert", "causal": "llama", "adapter": "llama"}[name], lambda model: LanguageModelling()
+    return "bert" if name == "masked" else "llama", lambda model: LanguageModelling()
 
 
 def with_adapter(model: Any) -> Any:
@@ -96,6 +98,17 @@ def with_adapter(model: Any) -> Any:
     torch.manual_seed(3)
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], modules_to_save=["norm"], init_lora_weights=False)
     return get_peft_model(model, config)
+
+
+def only_the_second_layer(anatomy: Any) -> dict[str, Any]:
+    """One layer trained, from an optimizer that has seen the whole model."""
+    state = {}
+    for number, (name, tensor) in enumerate(anatomy.tensors.items()):
+        random = torch.Generator().manual_seed(number)
+        state[f"{name}.exp_avg"] = torch.randn(tensor.shape, generator=random) / 100
+        state[f"{name}.exp_avg_sq"] = torch.rand(tensor.shape, generator=random) / 1000 + 1e-4
+        state[f"{name}.step"] = torch.tensor(30.0)
+    return {"only": {name for name, tensor in anatomy.tensors.items() if tensor.layer == 1}, "optimizer": state}
 
 
 def force_fsdp2() -> None:
@@ -140,7 +153,9 @@ def run(name: str, out: Path, shared: Path, *, again: bool = False) -> None:
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     family, objective = case(name)
-    model, anatomy = tiny.tiny(family)
+    prefixes = TwoStage(block=1, until=0.7) if name == "prefixes" else None
+    model, anatomy = tiny.tiny(family, layers=3 if prefixes else 2)
+    apart = only_the_second_layer(anatomy) if name == "continued" else {}
     if name == "causal":
         model.generation_config.max_new_tokens = 7
     if name == "adapter":
@@ -149,11 +164,19 @@ def run(name: str, out: Path, shared: Path, *, again: bool = False) -> None:
     data = tiny.data_for(family, shared)
     data = TrainingData(data.train, Uneven(data.collator), data.eval, data.unigram)
     chosen = tiny.settings(
-        20, micro=2, max_grad_norm=1.0, checkpoint_every=8, keep=3, weight_decay=0.1, evaluate_every=0.5
+        20,
+        micro=2,
+        max_grad_norm=1.0,
+        checkpoint_every=8,
+        keep=3,
+        weight_decay=0.1,
+        evaluate_every=0.5,
+        two_stage=prefixes,
+        keep_optimizer=name in ("prefixes", "continued"),
     )
     watch = Watch(model)
     handle = register_optimizer_step_pre_hook(watch)
-    result = train(model, data, objective(model), chosen, out / f"run-{name}", anatomy=anatomy)
+    result = train(model, data, objective(model), chosen, out / f"run-{name}", anatomy=anatomy, **apart)
     handle.remove()
     if again or int(torch.distributed.get_rank() if world() > 1 else 0) == 0:
         lines = [json.loads(text) for text in (out / f"run-{name}" / "metrics.jsonl").read_text().splitlines()]
@@ -166,6 +189,7 @@ def run(name: str, out: Path, shared: Path, *, again: bool = False) -> None:
                 "books": [result.tokens, result.train_flops, result.teacher_flops],
                 "weights": weights,
                 "before": before,
+                "optimizer": result.optimizer,
                 "sharded": watch.sharded,
                 "kind": type(result.model).__name__,
                 "max_new_tokens": result.model.generation_config.max_new_tokens if name == "causal" else None,
@@ -181,16 +205,18 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if how == "fsdp":
         force_fsdp2()
-    names = ["masked", "causal", "taught", "protected", "adapter"] + (["wrong"] if how != "fsdp" else [])
-    for name in names:
+    names = ["masked", "causal", "taught", "protected", "adapter", "prefixes", "continued"]
+    for name in names + (["wrong"] if how != "fsdp" else []):
         run(name, out, out.parent)
     if how != "one":
         torch.distributed.barrier()
         if torch.distributed.get_rank() == 0:
-            for update in (16, 20):
-                shutil.rmtree(out / "run-taught" / "checkpoints" / f"checkpoint-{update}")
+            for name in RESUMED:
+                for update in (16, 20):
+                    shutil.rmtree(out / f"run-{name}" / "checkpoints" / f"checkpoint-{update}")
         torch.distributed.barrier()
-        run("taught", out, out.parent, again=torch.distributed.get_rank() == 0)
+        for name in RESUMED:
+            run(name, out, out.parent, again=torch.distributed.get_rank() == 0)
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 

@@ -23,6 +23,7 @@ from bequest.inheritance import Inherit, LiveTeacher
 from bequest.storage import value_digest
 from bequest.training import checkpointing, train
 from bequest.training.checkpointing import MANIFEST
+from bequest.training.prefixes import TwoStage
 from bequest.training.trainer import Trainer
 
 torch.set_num_threads(1)
@@ -32,12 +33,13 @@ CASES = {
     "causal": ("llama", 8, 12, 20),
     "taught": ("gpt2", 2, 12, 20),
     "bf16": ("roberta", 4, 12, 20),
+    "prefixes": ("gpt2", 4, 12, 20),
 }
 
 
 def run(case: str, place: Path, name: str, seed: int = 0) -> None:
     family, micro, updates, count = CASES[case]
-    model, anatomy = tiny.tiny(family, dropout=0.1)
+    model, anatomy = tiny.tiny(family, dropout=0.1, layers=3 if case == "prefixes" else 2)
     objective = None
     if case == "taught":
         teacher, teacher_anatomy = tiny.tiny(family, hidden=16, seed=9)
@@ -51,6 +53,7 @@ def run(case: str, place: Path, name: str, seed: int = 0) -> None:
         schedule="cosine",
         warmup=2,
         bf16=case == "bf16",
+        two_stage=TwoStage(block=1, until=0.7) if case == "prefixes" else None,
     )
     result = train(model, tiny.data_for(family, place, count=count), objective, chosen, place / name, anatomy=anatomy)
     weights = {name: value.detach().numpy().tobytes().hex() for name, value in model.named_parameters()}

@@ -51,3 +51,26 @@ def test_tokenizers_are_of_the_kind_of_the_published_ones(name: str) -> None:
     found = getattr(transformers, TOKENIZER_MAPPING_NAMES.get(name) or "PreTrainedTokenizerFast")
     wordpiece = getattr(found, "model", None) is models.WordPiece
     assert (FAMILIES[name].tokenizer == "wordpiece") == wordpiece
+
+
+#: Families whose table has every variant for which transformers has a class; the older encoders' causal ones are not.
+WHOLE = [name for name in FAMILIES if name not in ("bert", "roberta", "distilbert", "electra", "gpt2")]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_table_has_the_variants_that_transformers_has(name: str) -> None:
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    autos = {
+        "causal-lm": transformers.AutoModelForCausalLM,
+        "masked-lm": transformers.AutoModelForMaskedLM,
+        "sequence-classification": transformers.AutoModelForSequenceClassification,
+        "bare": transformers.AutoModel,
+    }
+    kind = CONFIG_MAPPING[name]
+    classes = {head: auto._model_mapping[kind] for head, auto in autos.items() if kind in auto._model_mapping}
+    assert {head: found.__name__ for head, found in classes.items()} == {
+        head: variant.class_name for head, variant in FAMILIES[name].heads.items()
+    }
+    assert {found.base_model_prefix for found in classes.values()} == {FAMILIES[name].prefix}

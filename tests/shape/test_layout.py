@@ -43,7 +43,7 @@ LAYERS: list[set[str]] = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Lists of facts, not programs.
-TABLES_OF_DATA = {"encoders.py", "decoders.py", "demo_modules.py"}
+TABLES_OF_DATA = {"encoders.py", "decoders.py", "modern_decoders.py", "experts.py", "demo_modules.py"}
 
 
 def top(path: Path) -> str:

@@ -43,7 +43,9 @@ def build(family: str = "llama", head: str = "causal-lm", seed: int = 0, **extra
 
 def test_a_plan_says_everything() -> None:
     config = complete_config("llama", SIZES, head="causal-lm", vocab_size=48)
-    plan = bequest.plan_growth(config, {"hidden_size": 64, "num_hidden_layers": 3})
+    auto = bequest.plan_growth(config, {"hidden_size": 64, "num_hidden_layers": 3})
+    assert (auto.methods, auto.exact, auto.predicted_error) == (("isometric", "identity"), True, 0.0)
+    plan = bequest.plan_growth(config, {"hidden_size": 64, "num_hidden_layers": 3}, ["fpi", "stack"])
     assert plan.methods == ("fpi", "stack")
     assert not plan.exact
     assert "stacking 2 layers to 3" in plan.reason
@@ -145,7 +147,7 @@ def test_a_grown_directory_knows_its_history(tmp_path: Path) -> None:
     save_model(build(), tmp_path / "small")
     plan = grow_checkpoint(tmp_path / "small", tmp_path / "big", {"hidden_size": 64})
     read = lineage.read_lineage(tmp_path / "big")
-    assert (read.name, read.operation.stage, read.operation.method) == ("big", "grow", "fpi")
+    assert (read.name, read.operation.stage, read.operation.method) == ("big", "grow", "isometric")
     assert [(parent.role, parent.name, parent.path) for parent in read.parents] == [("base", "small", "../small")]
     assert read.parents[0].id == lineage.identity_of(tmp_path / "small")
     assert read.operation.maps == json.loads(json.dumps(plan.record()))
@@ -250,7 +252,7 @@ def test_an_existing_directory_is_kept_unless_forced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such model directory"):
         grow_checkpoint(tmp_path / "none", tmp_path / "x", {"hidden_size": 64})
     with pytest.raises(InputError, match="hidden_size"):
-        grow_checkpoint(tmp_path / "small", tmp_path / "x", {"hidden_size": 48})
+        grow_checkpoint(tmp_path / "small", tmp_path / "x", {"hidden_size": 48}, "hypercloning")
     assert not (tmp_path / "x").exists()
 
 

@@ -226,3 +226,22 @@ def test_an_empty_corpus_is_refused(recipe: Path) -> None:
     with pytest.raises(InputError, match=r"extra\.txt") as caught:
         plan_of(recipe)
     assert str(caught.value.key).startswith("corpora.extra")
+
+
+def test_tuned_weights_follow_growth_only_where_a_growth_leads(recipe: Path) -> None:
+    """``carry`` and ``initialise`` reach a base that grew from theirs; ``direct`` and unrelated bases are refused."""
+    text = RECIPE.replace("tune: {name: tuned, from: v1", "tune: {name: tuned, from: small")
+    for method in ("carry", "initialise"):
+        recipe.write_text(text.replace("onto: v2}", f"onto: v2, method: {method}}}"))
+        planned = next(stage for stage in plan_of(recipe).stages if stage.name == "recycled")
+        assert (planned.tokens > 0) == (method == "initialise")
+    recipe.write_text(text.replace("onto: v2}", "onto: v2, method: direct}"))
+    with pytest.raises(InputError, match=r"recycled\.onto: tuned was tuned on a base of another shape; use carry"):
+        plan_of(recipe)
+    other = (
+        "  - pretrain: {name: other, model: {family: llama, hidden_size: 96, num_hidden_layers: 2, vocab_size: 500},\n"
+    )
+    other += "               tokenizer: small, corpus: general, tokens: 40k}\n  - recycle:"
+    recipe.write_text(text.replace("  - recycle:", other).replace("onto: v2}", "onto: other, method: carry}"))
+    with pytest.raises(InputError, match="another shape"):
+        plan_of(recipe)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from bequest.anatomy.settled import labels_of, settle
 from bequest.anatomy.table import Rate, Row
 from bequest.errors import AnatomyError, InputError
 
-UnitKind = Literal["head", "kv_head", "neuron"]
+UnitKind = Literal["head", "kv_head", "neuron", "shared_neuron"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Place:
-    """A part of a tensor: the indices ``start:stop`` along one dimension."""
+    """A part of a tensor: the indices ``start:stop`` along one dimension, of one expert where its tensor holds several.
+
+    ``expert`` is the index along the first dimension of a three-dimensional tensor; ``dim`` counts that dimension too.
+    """
 
     tensor: str
     dim: int
     indices: slice
+    expert: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,10 @@ class Use:
     tensor: str
     dim: int
     offset: int = 0
+
+
+#: A use of an axis, cut at regular distances: (use, first index, distance, width) of a unit's rows or columns.
+_Comb = tuple[Use, int, int, int]
 
 
 class Anatomy:
@@ -115,7 +123,13 @@ class Anatomy:
     def longest(self) -> int:
         """The longest sequence that the positions of this config serve, in tokens."""
         behind = (self.config.get("pad_token_id") or 0) + 1 if self.family.positions_after_padding else 0
-        return self.sizes["pos"] - behind
+        return self.sizes["pos"] - self.family.extra_positions - behind
+
+    @property
+    def expert_share(self) -> float:
+        """The share of a layer's experts that a token is sent to; 1 where there are none."""
+        experts = self.sizes.get("expert")
+        return 1.0 if experts is None else float(self.config["num_experts_per_tok"]) / experts
 
     def _sizes(self) -> dict[str, int]:
         key, config = self.family.key, self.config
@@ -132,12 +146,21 @@ class Anatomy:
             "kv": self.kv_heads * head_dim,
             "ffn": config[key("intermediate_size")],
             "vocab": config["vocab_size"],
-            "pos": config[key("max_position_embeddings")],
+            "pos": config[key("max_position_embeddings")] + self.family.extra_positions,
             "label": labels_of(config),
             "one": 1,
         }
         if "type_vocab_size" in config:
             sizes["type"] = config["type_vocab_size"]
+        named = {axis for row in self.family.rows for dim in parse(row.line).dims for axis in dim.axes}
+        if "k" in named:
+            sizes["k"] = sizes["kv"]
+        if "qkv" in named:
+            sizes["qkv"] = 3 * sizes["q"]
+        if "expert" in named:
+            sizes["expert"] = config[key("num_experts")]
+        if "shared" in named:
+            sizes["shared"] = config["shared_expert_intermediate_size"]
         # Without a projection the embeddings stand on the stream itself: the axis `embed` is then `hidden`.
         self._renamed = {}
         if "embedding_size" in config:
@@ -160,7 +183,7 @@ class Anatomy:
                 continue
             line = parse(row.line).replaced(self._renamed)
             shape = tuple(sum(self.sizes[axis] for axis in dim.axes) for dim in line.dims)
-            for layer in range(self.layers) if "{layer}" in row.name else (None,):
+            for layer in range(0 if row.first else 1, self.layers) if "{layer}" in row.name else (None,):
                 name = prefix + row.name.replace("{layer}", str(layer))
                 yield Tensor(name, line, shape, layer, row.per)
 
@@ -212,7 +235,7 @@ class Anatomy:
 
     def writers(self, axis: str, layer: int | None = None) -> list[Use]:
         """The dimensions that write an axis (weights, biases, embeddings), of one layer or of the whole model."""
-        return self._uses(axis, layer, ("write",))
+        return self._uses(axis, layer, ("write", "scaled_write"))
 
     def readers(self, axis: str, layer: int | None = None) -> list[Use]:
         """The dimensions that read an axis, of one layer or of the whole model; a tied head is not listed."""
@@ -238,23 +261,52 @@ class Anatomy:
 
         A ``head`` is a query head: its rows of q and its columns of the output projection, and, where each query head
         has a key-value head of its own, that one's rows too.  A ``kv_head`` is a key-value head.  A ``neuron`` is one
-        index of the FFN.
+        index of the FFN; where there are experts, one of one expert, those of the first expert first.  A
+        ``shared_neuron`` is one of the expert that every token uses.
+
+        Raises:
+            InputError: a ``shared_neuron`` of a family without a shared expert.
         """
-        if kind == "neuron":
-            writes, reads, number, size = self.writers("ffn", layer), self.readers("ffn", layer), self.sizes["ffn"], 1
-        elif kind == "kv_head":
-            writes, reads, number, size = self.writers("kv", layer), [], self.kv_heads, self.sizes["head_dim"]
-        else:
-            writes = self.writers("q", layer)
-            if self.kv_heads == self.heads:
-                writes = writes + self.writers("kv", layer)
-            reads, number, size = self.readers("attn", layer), self.heads, self.sizes["head_dim"]
+        head = self.sizes["head_dim"]
+        if kind in ("neuron", "shared_neuron"):
+            axis = "ffn" if kind == "neuron" else "shared"
+            if axis not in self.sizes:
+                raise InputError(f"{self.family.name} has no shared expert", key="kind", remedy="ask for a neuron")
+            experts = range(self.sizes["expert"]) if kind == "neuron" and "expert" in self.sizes else (None,)
+            writes = [(use, 0, 1, 1) for use in self.writers(axis, layer)]
+            reads = [(use, 0, 1, 1) for use in self.readers(axis, layer)]
+            return self._cut(kind, layer, writes, reads, self.sizes[axis], experts)
+        rows = [(use, 0, head, head) for axis in ("kv", "k") for use in self.writers(axis, layer)]
+        fused = self.writers("qkv", layer)
+        if kind == "kv_head":
+            rows += [(use, head, 3 * head, 2 * head) for use in fused]
+            return self._cut(kind, layer, rows, [], self.kv_heads)
+        rows = rows if self.kv_heads == self.heads else []
+        rows = [(use, 0, head, head) for use in self.writers("q", layer)] + rows
+        rows += [(use, 0, 3 * head, 3 * head) for use in fused]
+        columns = [(use, 0, head, head) for use in self.readers("attn", layer)]
+        return self._cut(kind, layer, rows, columns, self.heads)
 
-        def places(uses: list[Use], index: int) -> tuple[Place, ...]:
-            starts = ((use, use.offset + index * size) for use in uses)
-            return tuple(Place(use.tensor, use.dim, slice(start, start + size)) for use, start in starts)
+    def _cut(
+        self,
+        kind: UnitKind,
+        layer: int,
+        writes: list[_Comb],
+        reads: list[_Comb],
+        number: int,
+        experts: Iterable[int | None] = (None,),
+    ) -> list[Unit]:
+        def places(combs: list[_Comb], index: int, expert: int | None) -> tuple[Place, ...]:
+            starts = ((use, use.offset + first + index * step, width) for use, first, step, width in combs)
+            return tuple(
+                Place(use.tensor, use.dim, slice(start, start + width), expert) for use, start, width in starts
+            )
 
-        return [Unit(kind, layer, index, places(writes, index), places(reads, index)) for index in range(number)]
+        cuts = ((expert, index) for expert in experts for index in range(number))
+        return [
+            Unit(kind, layer, unit, places(writes, index, expert), places(reads, index, expert))
+            for unit, (expert, index) in enumerate(cuts)
+        ]
 
     # --- agreement with a live model or a file
 

@@ -14,9 +14,10 @@ from bequest.anatomy.settled import SIZES, settle
 from bequest.anatomy.table import Family
 from bequest.errors import InputError, did_you_mean
 
-_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
+_SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 _GENERAL = ("num_labels", "id2label", "label2id", "problem_type", "dtype")
 _LEAST_HEADS = 4
+_LEAST_HEAD_DIM = 8
 
 
 def complete_config(
@@ -25,8 +26,8 @@ def complete_config(
     """A full config of a new model from the sizes that matter.
 
     Sizes not named follow the family's defaults: the head_dim is the family's, halved until there are at least four
-    heads; the key-value ratio and the FFN ratio are the family's; an electra embedding stays at most as wide as the
-    model.
+    heads; the heads' share of the width, the key-value ratio and the FFN ratio are the family's; an electra embedding
+    stays at most as wide as the model.
 
     Args:
         family: transformers' ``model_type``.
@@ -77,10 +78,11 @@ def target_config(source: Mapping[str, Any], to: Mapping[str, Any]) -> tuple[dic
         if value != old.get(family.key(key)):
             inferred[key] = f"{value} ({why})"
         new[family.key(key)] = value
-    if new.get("layer_types") is not None and len(new["layer_types"]) != new["num_hidden_layers"]:
-        new["layer_types"] = [
-            old["layer_types"][layer % len(old["layer_types"])] for layer in range(new["num_hidden_layers"])
-        ]
+    for key, followed in family.follows.items():
+        new[key] = new[family.key(followed)]
+    layers = new[family.key("num_hidden_layers")]
+    for key in family.per_layer:
+        new[key] = [old[key][layer % len(old[key])] for layer in range(layers)]
     new = settle(new)
     _refuse_shrinking(family, old, new)
     return new, inferred
@@ -124,21 +126,35 @@ def _inferred_sizes(family: Family, given: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     head_dim = given.get("head_dim") or defaults.get("head_dim") or wide // many
     if not given.get("head_dim"):
-        while head_dim > 1 and (hidden // head_dim < _LEAST_HEADS or hidden % head_dim):
-            head_dim //= 2
-    heads = given.get(key("num_attention_heads")) or max(1, hidden // head_dim)
+        head_dim = _head_dim_for(hidden, head_dim)
+    share = many * (defaults.get("head_dim") or wide // many) / wide
+    many_given = given.get(key("num_attention_heads"))
+    heads = many_given or _nearest_divisor(hidden, share * hidden / head_dim)
     found[key("num_attention_heads")] = heads
     if family.head_dim == "field":
-        found["head_dim"] = given.get("head_dim") or hidden // heads
+        found["head_dim"] = given.get("head_dim") or (hidden // heads if many_given else head_dim)
     if "num_key_value_heads" in family.defaults:
         found["num_key_value_heads"] = _nearest_divisor(heads, heads * defaults["num_key_value_heads"] / many)
     ffn = defaults[key("intermediate_size")]
     found[key("intermediate_size")] = max(1, round(hidden * ffn / wide))
+    inner = given.get(key("intermediate_size")) or found[key("intermediate_size")]
+    for name in family.keep_ratio:
+        found[name] = max(1, round(inner * defaults[name] / ffn)) if isinstance(inner, int) else None
     if "embedding_size" in family.defaults:
         found["embedding_size"] = min(hidden, family.defaults["embedding_size"])
-    if found.get("layer_types") is None and "layer_types" in family.defaults:
-        found["layer_types"] = None
     return found
+
+
+def _head_dim_for(hidden: int, wish: int) -> int:
+    """The family's head_dim, halved until there are at least four whole heads.
+
+    Where halving only ends at slivers (GPT-NeoX's 96 in a width of 64), the largest even size that makes whole heads.
+    """
+    halved = wish
+    while halved > 1 and (hidden // halved < _LEAST_HEADS or hidden % halved):
+        halved //= 2
+    even = [size for size in range(2, min(wish, hidden // _LEAST_HEADS) + 1, 2) if hidden % size == 0]
+    return max([halved, *even]) if halved < _LEAST_HEAD_DIM else halved
 
 
 def _nearest_divisor(number: int, wish: float, least: int = 1) -> int:
@@ -201,6 +217,11 @@ def _follow(family: Family, old: Mapping[str, Any], named: Mapping[str, int]) ->
     if "intermediate_size" not in named:
         ffn = round(current["intermediate_size"] * hidden / current["hidden_size"])
         found["intermediate_size"] = (ffn, f"{current['intermediate_size'] / current['hidden_size']:g} times the width")
+    inner = named.get("intermediate_size") or found["intermediate_size"][0]
+    for name in family.keep_ratio:
+        if name not in named:
+            value = round(current[name] * inner / current["intermediate_size"])
+            found[name] = (value, f"{current[name] / current['intermediate_size']:g} times the experts' width")
     if "embedding_size" in current and "embedding_size" not in named:
         equal = current["embedding_size"] == current["hidden_size"]
         found["embedding_size"] = (hidden, "as wide as the model") if equal else (current["embedding_size"], "stays")

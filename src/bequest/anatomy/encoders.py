@@ -1,23 +1,15 @@
-"""The tables of the encoders: bert, roberta, distilbert, electra.
+"""The tables of the encoders: bert, roberta, distilbert, electra, modernbert.
 
-All four are post-LN: the stream is normalised after each residual sum, so width growth is exact for whole multiples
-only, and the norm before a tied decoder carries the division that the decoder cannot.
+The first four are post-LN: the stream is normalised after each residual sum, so width growth is exact for whole
+multiples only, and the norm before a tied decoder carries the division that the decoder cannot.  modernbert is pre-LN,
+but its stream begins as the output of a norm, which has the same consequence for its width.
 """
 
 from __future__ import annotations
 
-from bequest.anatomy.table import Family, Head, Row
+from bequest.anatomy.table import Family, Head, Rate, Row, layer_norm, linear
 
 _LAYER = "encoder.layer.{layer}."
-
-
-def _norm(name: str, axis: str, when: str = "") -> tuple[Row, Row]:
-    return Row(f"{name}.weight", f"gain {axis}", when), Row(f"{name}.bias", f"shift {axis}", when)
-
-
-def _dense(name: str, line: str, *, when: str = "", per: str = "token") -> tuple[Row, Row]:
-    written = line.partition(" <- ")[0]
-    return Row(f"{name}.weight", line, when, per), Row(f"{name}.bias", written, when, per)  # type: ignore[arg-type]
 
 
 def _embeddings(axis: str) -> tuple[Row, ...]:
@@ -25,25 +17,25 @@ def _embeddings(axis: str) -> tuple[Row, ...]:
         Row("embeddings.word_embeddings.weight", f"vocab -> {axis}"),
         Row("embeddings.position_embeddings.weight", f"pos -> {axis}"),
         Row("embeddings.token_type_embeddings.weight", f"type -> {axis}"),
-        *_norm("embeddings.LayerNorm", axis),
+        *layer_norm("embeddings.LayerNorm", axis),
     )
 
 
 _BERT_BLOCK = (
-    *_dense(_LAYER + "attention.self.query", "q <- hidden"),
-    *_dense(_LAYER + "attention.self.key", "kv <- hidden"),
-    *_dense(_LAYER + "attention.self.value", "kv <- hidden"),
-    *_dense(_LAYER + "attention.output.dense", "hidden <- attn"),
-    *_norm(_LAYER + "attention.output.LayerNorm", "hidden"),
-    *_dense(_LAYER + "intermediate.dense", "ffn <- hidden"),
-    *_dense(_LAYER + "output.dense", "hidden <- ffn"),
-    *_norm(_LAYER + "output.LayerNorm", "hidden"),
+    *linear(_LAYER + "attention.self.query", "q <- hidden"),
+    *linear(_LAYER + "attention.self.key", "kv <- hidden"),
+    *linear(_LAYER + "attention.self.value", "kv <- hidden"),
+    *linear(_LAYER + "attention.output.dense", "hidden <- attn"),
+    *layer_norm(_LAYER + "attention.output.LayerNorm", "hidden"),
+    *linear(_LAYER + "intermediate.dense", "ffn <- hidden"),
+    *linear(_LAYER + "output.dense", "hidden <- ffn"),
+    *layer_norm(_LAYER + "output.LayerNorm", "hidden"),
 )
-_POOLER = _dense("pooler.dense", "hidden <- hidden", per="sequence")
+_POOLER = linear("pooler.dense", "hidden <- hidden", per="sequence")
 _WORDS = "{base}embeddings.word_embeddings.weight"
 _ROBERTA_CLASSIFIER = (
-    *_dense("classifier.dense", "hidden <- hidden", per="sequence"),
-    *_dense("classifier.out_proj", "label <- hidden", per="sequence"),
+    *linear("classifier.dense", "hidden <- hidden", per="sequence"),
+    *linear("classifier.out_proj", "label <- hidden", per="sequence"),
 )
 _NO_DECODER = {
     "is_decoder": "bequest's table covers the encoder only; set is_decoder to false",
@@ -79,9 +71,9 @@ BERT = Family(
             "BertForMaskedLM",
             rows=(
                 Row("cls.predictions.bias", "vocab"),
-                *_dense("cls.predictions.transform.dense", "hidden <- hidden", per="target"),
-                *_norm("cls.predictions.transform.LayerNorm", "hidden"),
-                *_dense("cls.predictions.decoder", "vocab <- hidden", per="target"),
+                *linear("cls.predictions.transform.dense", "hidden <- hidden", per="target"),
+                *layer_norm("cls.predictions.transform.LayerNorm", "hidden"),
+                *linear("cls.predictions.decoder", "vocab <- hidden", per="target"),
             ),
             tied={"cls.predictions.decoder.weight": _WORDS, "cls.predictions.decoder.bias": "cls.predictions.bias"},
             lm_head="cls",
@@ -91,7 +83,7 @@ BERT = Family(
         ),
         "sequence-classification": Head(
             "BertForSequenceClassification",
-            rows=_dense("classifier", "label <- hidden", per="sequence"),
+            rows=linear("classifier", "label <- hidden", per="sequence"),
             base_rows=_POOLER,
         ),
         "bare": Head("BertModel", base_rows=_POOLER),
@@ -122,9 +114,9 @@ ROBERTA = Family(
             "RobertaForMaskedLM",
             rows=(
                 Row("lm_head.bias", "vocab"),
-                *_dense("lm_head.dense", "hidden <- hidden", per="target"),
-                *_norm("lm_head.layer_norm", "hidden"),
-                *_dense("lm_head.decoder", "vocab <- hidden", per="target"),
+                *linear("lm_head.dense", "hidden <- hidden", per="target"),
+                *layer_norm("lm_head.layer_norm", "hidden"),
+                *linear("lm_head.decoder", "vocab <- hidden", per="target"),
             ),
             tied={"lm_head.decoder.weight": _WORDS, "lm_head.decoder.bias": "lm_head.bias"},
             lm_head="lm_head",
@@ -161,23 +153,23 @@ DISTILBERT = Family(
         # With sinusoidal_pos_embds the table is still data: a grown one is copied, for sines of the larger width would
         # be another function.
         Row("embeddings.position_embeddings.weight", "pos -> hidden"),
-        *_norm("embeddings.LayerNorm", "hidden"),
-        *_dense(_DISTIL + "attention.q_lin", "q <- hidden"),
-        *_dense(_DISTIL + "attention.k_lin", "kv <- hidden"),
-        *_dense(_DISTIL + "attention.v_lin", "kv <- hidden"),
-        *_dense(_DISTIL + "attention.out_lin", "hidden <- attn"),
-        *_norm(_DISTIL + "sa_layer_norm", "hidden"),
-        *_dense(_DISTIL + "ffn.lin1", "ffn <- hidden"),
-        *_dense(_DISTIL + "ffn.lin2", "hidden <- ffn"),
-        *_norm(_DISTIL + "output_layer_norm", "hidden"),
+        *layer_norm("embeddings.LayerNorm", "hidden"),
+        *linear(_DISTIL + "attention.q_lin", "q <- hidden"),
+        *linear(_DISTIL + "attention.k_lin", "kv <- hidden"),
+        *linear(_DISTIL + "attention.v_lin", "kv <- hidden"),
+        *linear(_DISTIL + "attention.out_lin", "hidden <- attn"),
+        *layer_norm(_DISTIL + "sa_layer_norm", "hidden"),
+        *linear(_DISTIL + "ffn.lin1", "ffn <- hidden"),
+        *linear(_DISTIL + "ffn.lin2", "hidden <- ffn"),
+        *layer_norm(_DISTIL + "output_layer_norm", "hidden"),
     ),
     heads={
         "masked-lm": Head(
             "DistilBertForMaskedLM",
             rows=(
-                *_dense("vocab_transform", "hidden <- hidden", per="target"),
-                *_norm("vocab_layer_norm", "hidden"),
-                *_dense("vocab_projector", "vocab <- hidden", per="target"),
+                *linear("vocab_transform", "hidden <- hidden", per="target"),
+                *layer_norm("vocab_layer_norm", "hidden"),
+                *linear("vocab_projector", "vocab <- hidden", per="target"),
             ),
             tied={"vocab_projector.weight": _WORDS},
             lm_head="vocab_transform",
@@ -188,8 +180,8 @@ DISTILBERT = Family(
         "sequence-classification": Head(
             "DistilBertForSequenceClassification",
             rows=(
-                *_dense("pre_classifier", "hidden <- hidden", per="sequence"),
-                *_dense("classifier", "label <- hidden", per="sequence"),
+                *linear("pre_classifier", "hidden <- hidden", per="sequence"),
+                *linear("classifier", "label <- hidden", per="sequence"),
             ),
         ),
         "bare": Head("DistilBertModel"),
@@ -232,16 +224,16 @@ ELECTRA = Family(
     typed=True,
     rows=(
         *_embeddings("embed"),
-        *_dense("embeddings_project", "hidden <- embed", when=_PROJECTED),
+        *linear("embeddings_project", "hidden <- embed", _PROJECTED, when=_PROJECTED),
         *_BERT_BLOCK,
     ),
     heads={
         "masked-lm": Head(
             "ElectraForMaskedLM",
             rows=(
-                *_norm("generator_predictions.LayerNorm", "embed"),
-                *_dense("generator_predictions.dense", "embed <- hidden", per="target"),
-                *_dense("generator_lm_head", "vocab <- embed", per="target"),
+                *layer_norm("generator_predictions.LayerNorm", "embed"),
+                *linear("generator_predictions.dense", "embed <- hidden", per="target"),
+                *linear("generator_lm_head", "vocab <- embed", per="target"),
             ),
             tied={"generator_lm_head.weight": _WORDS},
             lm_head="generator_predictions",
@@ -252,8 +244,8 @@ ELECTRA = Family(
         "discriminator": Head(
             "ElectraForPreTraining",
             rows=(
-                *_dense("discriminator_predictions.dense", "hidden <- hidden"),
-                *_dense("discriminator_predictions.dense_prediction", "one <- hidden"),
+                *linear("discriminator_predictions.dense", "hidden <- hidden"),
+                *linear("discriminator_predictions.dense_prediction", "one <- hidden"),
             ),
         ),
         "sequence-classification": Head("ElectraForSequenceClassification", rows=_ROBERTA_CLASSIFIER),
@@ -277,4 +269,95 @@ ELECTRA = Family(
     },
     buffers=_BUFFERS,
     refuses=_NO_DECODER,
+)
+
+_MODERN = "layers.{layer}."
+
+
+def _modern_norm(name: str, *, first: bool = True) -> tuple[Row, Row]:
+    return layer_norm(name, shift="norm_bias", first=first)
+
+
+def _modern_head(per: Rate) -> tuple[Row, ...]:
+    return (*linear("head.dense", "hidden <- hidden", "classifier_bias", per=per), *_modern_norm("head.norm"))
+
+
+MODERNBERT = Family(
+    name="modernbert",
+    prefix="model",
+    norm="layer",
+    normed_embeddings=True,
+    rows=(
+        Row("embeddings.tok_embeddings.weight", "vocab -> hidden"),
+        *_modern_norm("embeddings.norm"),
+        # The first block has no norm of its own: what it reads has just left the embeddings' norm.
+        *_modern_norm(_MODERN + "attn_norm", first=False),
+        *linear(_MODERN + "attn.Wqkv", "q|kv|kv <- hidden", "attention_bias"),
+        *linear(_MODERN + "attn.Wo", "hidden <- attn", "attention_bias"),
+        *_modern_norm(_MODERN + "mlp_norm"),
+        *linear(_MODERN + "mlp.Wi", "ffn|ffn <- hidden", "mlp_bias"),
+        *linear(_MODERN + "mlp.Wo", "hidden <- ffn", "mlp_bias"),
+        *_modern_norm("final_norm"),
+    ),
+    heads={
+        "masked-lm": Head(
+            "ModernBertForMaskedLM",
+            rows=(*_modern_head("target"), *linear("decoder", "vocab <- hidden", "decoder_bias", per="target")),
+            tied={"decoder.weight": "{base}embeddings.tok_embeddings.weight"},
+            lm_head="head",
+            output_embedding="decoder",
+            last_norm="head.norm",
+            reads_last=("decoder.weight",),
+        ),
+        "sequence-classification": Head(
+            "ModernBertForSequenceClassification",
+            rows=(*_modern_head("sequence"), *linear("classifier", "label <- hidden", per="sequence")),
+        ),
+        "bare": Head("ModernBertModel"),
+    },
+    defaults={
+        "vocab_size": 50368,
+        "hidden_size": 768,
+        "intermediate_size": 1152,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 12,
+        "hidden_activation": "gelu",
+        "max_position_embeddings": 8192,
+        "initializer_range": 0.02,
+        "initializer_cutoff_factor": 2.0,
+        "norm_eps": 1e-05,
+        "norm_bias": False,
+        "pad_token_id": 50283,
+        "eos_token_id": 50282,
+        "bos_token_id": 50281,
+        "cls_token_id": 50281,
+        "sep_token_id": 50282,
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "layer_types": None,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "default", "rope_theta": 160000.0},
+        },
+        "local_attention": 128,
+        "embedding_dropout": 0.0,
+        "mlp_bias": False,
+        "mlp_dropout": 0.0,
+        "decoder_bias": True,
+        "classifier_pooling": "cls",
+        "classifier_dropout": 0.0,
+        "classifier_bias": False,
+        "classifier_activation": "gelu",
+        "deterministic_flash_attn": False,
+        "sparse_prediction": False,
+        "sparse_pred_ignore_index": -100,
+        "tie_word_embeddings": True,
+    },
+    # Published configs say the pattern as a number; newer ones list the layers.
+    lists={
+        "layer_types": lambda config, layer: (
+            "sliding_attention" if layer % config.get("global_attn_every_n_layers", 3) else "full_attention"
+        )
+    },
+    rotary=True,
 )

@@ -3,8 +3,8 @@
     forward = 2 N_mat + 4 L T q + 2 (head) D V          train = 3 forward
 
 with ``N_mat`` the elements of all tensors that multiply states, each at the rate its row names (every token, target
-positions only, once a sequence), and attention counted full, not halved for causality.  Norms, softmax, biases,
-activations and lookups are left out.
+positions only, once a sequence, the experts that a token is sent to), and attention counted full, not halved for
+causality.  Norms, softmax, biases, activations and lookups are left out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Flops:
 
 def count(anatomy: Anatomy, block: int, head_share: float) -> Flops:
     """FLOPs per token of a model at sequences of ``block`` tokens; ``head_share`` of them go through the LM head."""
-    rates = {"token": 1.0, "target": head_share, "sequence": 1.0 / block}
+    rates = {"token": 1.0, "target": head_share, "sequence": 1.0 / block, "expert": anatomy.expert_share}
     tensors = [*anatomy.tensors.values(), *anatomy.aliases.values()]
     matrices = sum(rates[tensor.per] * tensor.elements for tensor in tensors if tensor.line.kind == "linear")
     attention = 4 * anatomy.layers * block * anatomy.sizes["attn"]

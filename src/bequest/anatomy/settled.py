@@ -5,22 +5,35 @@ Imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from bequest.anatomy.families import family_of
-from bequest.anatomy.table import Family
+from bequest.anatomy.table import Family, holds
 from bequest.errors import InputError
 
-#: The canonical size keys that work for every family, and the axis-free number of layers.
+#: The canonical size keys that work for every family that has such a size, and the axis-free number of layers.
 SIZES = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
     "num_key_value_heads",
     "intermediate_size",
+    "shared_expert_intermediate_size",
     "embedding_size",
     "head_dim",
+)
+#: How configs spoke of rotary positions before ``rope_parameters``; transformers still reads them.
+_OLD_ROPE = (
+    "rope_theta",
+    "rope_scaling",
+    "partial_rotary_factor",
+    "rotary_emb_base",
+    "rotary_pct",
+    "global_rope_theta",
+    "local_rope_theta",
+    "rope_local_base_freq",
 )
 
 
@@ -32,16 +45,20 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     family = family_of(config)
     full: dict[str, Any] = {**family.defaults, **config}
-    if "rope_parameters" not in config and ("rope_theta" in config or "rope_scaling" in config):
-        full.pop("rope_parameters", None)  # older configs say it in these words, and transformers still reads them
-    for switch, remedy in family.refuses.items():
-        if full.get(switch):
-            raise InputError(f"{family.name} with {switch} has no anatomy table", key=switch, remedy=remedy)
+    if "rope_parameters" not in config and any(word in config for word in _OLD_ROPE):
+        full.pop("rope_parameters", None)
     hidden, heads = _whole(full, family, "hidden_size"), _whole(full, family, "num_attention_heads")
     _whole(full, family, "num_hidden_layers")
-    if full.get(family.key("intermediate_size")) is None:
-        full[family.key("intermediate_size")] = 4 * hidden  # GPT-2 writes null for four times the width
+    for key, made in family.derived.items():
+        full[key] = made(full)
+    for condition, remedy in family.refuses.items():
+        if holds(condition, full):
+            key = condition.removeprefix("not ").partition(" ")[0]
+            said = condition if " != " in condition else f"{key} = {str(full[key]).lower()}"
+            raise InputError(f"{family.name} with {said} has no anatomy table", key=key, remedy=remedy)
     _whole(full, family, "intermediate_size")
+    for key in family.keep_ratio:
+        _whole(full, family, key)
     if "num_key_value_heads" in family.defaults:
         if full["num_key_value_heads"] is None:
             full["num_key_value_heads"] = heads
@@ -52,7 +69,8 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
                 remedy=f"choose a divisor of {heads}",
             )
     _settle_head_dim(full, family, hidden, heads)
-    _settle_layer_types(full)
+    _check_experts(full, family)
+    _settle_lists(full, family)
     return full
 
 
@@ -80,7 +98,7 @@ def _settle_head_dim(full: dict[str, Any], family: Family, hidden: int, heads: i
             remedy=f"choose {' or '.join(str(width) for width in legal if width)}, or another number of heads",
         )
     width = given or hidden // heads
-    if family.rotary and width % 2:
+    if family.rotary and _rotated(full, family, width) > width:
         raise InputError(
             f"rotary positions need heads of an even size, not {width} ({hidden} / {heads})",
             key="num_attention_heads",
@@ -90,19 +108,29 @@ def _settle_head_dim(full: dict[str, Any], family: Family, hidden: int, heads: i
         full["head_dim"] = hidden // heads
 
 
-def _settle_layer_types(full: dict[str, Any]) -> None:
-    if "use_sliding_window" in full and not full["use_sliding_window"]:
-        full["sliding_window"] = None
-    if "layer_types" not in full:
+def _rotated(full: Mapping[str, Any], family: Family, width: int) -> int:
+    """How many dimensions of a head of that width its rotary positions turn, in whole pairs."""
+    rope = full.get("rope_parameters") or family.defaults["rope_parameters"]
+    share = full.get("rotary_pct") or full.get("partial_rotary_factor") or rope.get("partial_rotary_factor") or 1.0
+    return 2 * math.ceil(int(width * share) / 2)
+
+
+def _check_experts(full: dict[str, Any], family: Family) -> None:
+    if "num_experts_per_tok" not in family.defaults:
         return
-    layers = full["num_hidden_layers"]
-    if full["layer_types"] is None:
-        sliding = full.get("sliding_window") is not None
-        full["layer_types"] = [
-            "sliding_attention" if sliding and layer >= full["max_window_layers"] else "full_attention"
-            for layer in range(layers)
-        ]
-    if len(full["layer_types"]) != layers:
+    experts, chosen = _whole(full, family, "num_experts"), _whole(full, family, "num_experts_per_tok")
+    if chosen > experts:
         raise InputError(
-            f"{len(full['layer_types'])} layer types for {layers} layers", key="layer_types", remedy="leave it out"
+            f"a token cannot be sent to {chosen} of {experts} experts",
+            key="num_experts_per_tok",
+            remedy=f"choose at most {experts}",
         )
+
+
+def _settle_lists(full: dict[str, Any], family: Family) -> None:
+    layers = full[family.key("num_hidden_layers")]
+    for key, entry in family.lists.items():
+        if full[key] is None:
+            full[key] = [entry(full, layer) for layer in range(layers)]
+        if len(full[key]) != layers:
+            raise InputError(f"{len(full[key])} entries for {layers} layers", key=key, remedy="leave it out")

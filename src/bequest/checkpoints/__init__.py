@@ -14,9 +14,10 @@ from bequest.checkpoints.headers import (
     stored_dtype,
 )
 from bequest.checkpoints.models import live_config, load_model, meta_model, new_model, save_model
-from bequest.checkpoints.names import to_disk_names, to_memory_names
+from bequest.checkpoints.names import Part, to_disk_names, to_memory_names, to_memory_parts
 
 __all__ = [
+    "Part",
     "copy_tokenizer",
     "fetch",
     "header_shapes",
@@ -36,4 +37,5 @@ __all__ = [
     "stored_dtype",
     "to_disk_names",
     "to_memory_names",
+    "to_memory_parts",
 ]

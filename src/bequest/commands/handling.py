@@ -1,7 +1,8 @@
-"""``grow``, ``adopt`` and ``carry``: one directory in, one directory (or one lineage) out."""
+"""``adopt`` and ``carry``: one directory in, one directory (or one lineage) out."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,87 +11,9 @@ import typer
 from bequest import lineage, storage
 from bequest.commands import terminal
 from bequest.commands.terminal import AsJson, Force
-from bequest.errors import InputError, RunError
-from bequest.recipe.quantities import ExplainedError, parse_count, short, short_bytes
+from bequest.errors import InputError
+from bequest.recipe.quantities import short_bytes
 from bequest.tensor_files import check_target, weight_files
-
-
-def parse_sizes(words: list[str]) -> dict[str, Any]:
-    """``["hidden_size=1024", "num_hidden_layers=24"]`` (commas work too) as a mapping.
-
-    Raises:
-        InputError: a word without ``=``, or a value that is no whole number.
-    """
-    sizes: dict[str, Any] = {}
-    for pair in (pair for word in words for pair in word.split(",") if pair):
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"{pair!r} is not a size", key="--to", remedy="write --to hidden_size=1024")
-        try:
-            sizes[key.strip()] = parse_count(value)
-        except ExplainedError as error:
-            raise InputError(str(error), key=f"--to {key}", remedy=error.remedy) from None
-    return sizes
-
-
-def grow(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="The model directory to grow.")],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The directory to make.")],
-    to: Annotated[list[str], typer.Option("--to", metavar="SIZE=N", help="Target sizes; others follow. Repeatable.")],
-    method: Annotated[list[str] | None, typer.Option(help="auto, or methods by name. Repeatable.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Load both and measure what was preserved.")] = False,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
-    """Grow a model, checkpoint to checkpoint, one tensor at a time."""
-    from bequest.growth import plan_growth
-
-    place, target = Path(source), Path(out)
-    if lineage.kind_of(place) == "adapter":
-        raise InputError("is an adapter, and a model is needed", where=place, remedy="grow its base, then carry it")
-    check_target(target, force=force, sources=[place])
-    names = method or ["auto"]
-    chosen: Any = names[0] if len(names) == 1 else names
-    planned = plan_growth(place, parse_sizes(to), method=chosen)
-    if planned.refusal is not None:
-        nearest = ", ".join(f"{key}={value}" for key, value in (planned.nearest_exact or {}).items())
-        raise InputError(planned.refusal, key="--to", remedy=f"the nearest that works: {nearest}" if nearest else None)
-    verdict = f"{'exact' if planned.exact else 'approximate'}: {planned.reason}"
-    if not as_json:
-        inferred = "".join(f"\n    {key} {value}" for key, value in planned.inferred.items())
-        size = short(planned.params)
-        terminal.show(f"writes {target}/ ({size} parameters by {' + '.join(planned.methods)}; {verdict}){inferred}")
-
-    from bequest.growth import grow_checkpoint
-    from bequest.reports.card import write_card
-
-    record = grow_checkpoint(place, target, planned.to, chosen, force=force).record()
-    write_card(target)
-    proof = _check(place, target, must=planned.exact) if check else None
-    if as_json:
-        found = vars(proof) if proof is not None else None
-        made = lineage.read_lineage(target).id
-        terminal.show_json({"out": out, "id": made, "params": planned.params, "plan": record, "check": found})
-        return
-    if proof is not None:
-        terminal.show(proof.verdict)
-    terminal.finish(target, load=terminal.loading_lines(target), next_step=f"bequest tree {target}")
-
-
-def _check(source: Path, target: Path, *, must: bool) -> Any:
-    """Measure what a growth preserved, and keep it in the lineage."""
-    import dataclasses
-
-    from bequest.checkpoints import load_model
-    from bequest.growth import check_preservation
-    from bequest.reports.card import write_card
-
-    proof = check_preservation(load_model(source), load_model(target))
-    lineage.add_measures(target, {"growth": dataclasses.asdict(proof)})
-    write_card(target)
-    if must and not proof.preserved:
-        raise RunError(f"planned as exact, but {proof.verdict}", where=target, remedy="report this as a bug")
-    return proof
 
 
 def adopt(
@@ -162,7 +85,7 @@ def carry(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Carry tuned weights onto another base of the same shape, without training."""
+    """Carry tuned weights onto another base without training: one of the same shape, or one that grew from theirs."""
     lineage.kind_of(Path(tuned))
     check_target(out, force=force, sources=[tuned, onto])
     terminal.announce(f"writes {out}/ ({Path(tuned).name} on {Path(onto).name})", as_json=as_json)
@@ -173,8 +96,17 @@ def carry(
     write_card(Path(out))
     record = lineage.read_lineage(out)
     if as_json:
-        terminal.show_json({"out": out, "id": record.id, "notes": list(made.notes)})
+        terminal.show_json({"out": out, "id": record.id, **made.carried.as_json(), "notes": list(made.notes)})
         return
-    for note in made.notes:
-        terminal.show(note)
+    terminal.show(f"{made.carried.verdict}: {made.carried.reason}")
+    for line in (*_what_moved(made.carried), *made.notes):
+        terminal.show(f"  {line}")
     terminal.finish(out, load=terminal.loading_lines(Path(out)), next_step=f"bequest tree {out}")
+
+
+def _what_moved(carried: Any) -> list[str]:
+    """The parts that were carried, and the ranks that changed, in words."""
+    parts = ", ".join(f"{number} {kind}" for kind, number in carried.modules.items())
+    changes = Counter(f"{before} to {after}" for before, after in carried.ranks.values())
+    ranks = [f"rank {change} in {number} modules" for change, number in changes.items()]
+    return [f"carried: {parts}"] * bool(parts) + ranks

@@ -9,6 +9,7 @@ import typer
 
 from bequest import lineage, storage
 from bequest.commands import terminal
+from bequest.commands.support_matrix import list_families
 from bequest.commands.terminal import AsJson
 from bequest.errors import InputError, did_you_mean
 from bequest.recipe import catalogue
@@ -23,55 +24,11 @@ def list_(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, documented in full.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What there is: model families, or the methods of every verb, documented from their own source."""
+    """What there is: the families that can be grown, or the methods of every verb, documented from their own source."""
     if what == "families":
-        _list_families(name, as_json)
+        list_families(name, as_json)
     else:
         _list_methods(name, as_json)
-
-
-def _list_families(name: str | None, as_json: bool) -> None:
-    from bequest.anatomy import FAMILIES
-
-    if name is not None:
-        _show_family(name, as_json)
-        return
-    rows = [[family.name, family.norm, ", ".join(family.heads)] for family in FAMILIES.values()]
-    if as_json:
-        terminal.show_json([{"name": row[0], "norm": row[1], "heads": row[2].split(", ")} for row in rows])
-        return
-    terminal.show(
-        terminal.grid("Families with an anatomy table", ["family", "norm", "heads"], rows),
-        "",
-        "the table of one: bequest list families NAME",
-    )
-
-
-def _show_family(name: str, as_json: bool) -> None:
-    """One family's table: each tensor, its axes, when it is there."""
-    from bequest.anatomy import FAMILIES
-
-    if name not in FAMILIES:
-        raise InputError(f"no anatomy table for {name!r}", key="NAME", remedy=did_you_mean(name, FAMILIES))
-    family = FAMILIES[name]
-    rows = [[f"{family.prefix}.{row.name}" if family.prefix else row.name, row.line, row.when] for row in family.rows]
-    for head, variant in family.heads.items():
-        rows += [[row.name, row.line, f"{head}{' and ' + row.when if row.when else ''}"] for row in variant.rows]
-    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-    named = {size: family.key(size) for size in sizes if family.key(size) in family.defaults}
-    if as_json:
-        table = [{"tensor": row[0], "line": row[1], "when": row[2]} for row in rows]
-        terminal.show_json({"name": name, "sizes": named, "heads": list(family.heads), "table": table})
-        return
-    terminal.show(
-        terminal.grid(f"{name}: tensors and the axes behind their dimensions", ["tensor", "axes", "when"], rows),
-        "",
-        terminal.grid(
-            "sizes",
-            ["name", "in config.json", "default"],
-            [[size, key, str(family.defaults[key])] for size, key in named.items()],
-        ),
-    )
 
 
 def _list_methods(name: str | None, as_json: bool) -> None:
@@ -208,7 +165,7 @@ def _adapter_facts(place: Path) -> dict[str, Any]:
 
 
 def _targets(place: Path) -> list[dict[str, Any]]:
-    """Doublings and a tripling near by, each with its verdict."""
+    """A fractional width, a doubling and half as many layers again, each with its verdict."""
     from bequest.anatomy import sizes_of
     from bequest.checkpoints import load_config
     from bequest.growth import plan_growth
@@ -216,11 +173,14 @@ def _targets(place: Path) -> list[dict[str, Any]]:
     config = load_config(place)
     sizes = sizes_of(config)
     wide, deep = sizes["hidden_size"], sizes["num_hidden_layers"]
-    wishes = [{"hidden_size": 2 * wide}, {"hidden_size": 3 * wide}, {"num_hidden_layers": 2 * deep}]
+    wishes = [("hidden_size", width) for width in (wide * 4 / 3, wide * 3 / 2, 2 * wide) if width == int(width)]
     found = []
-    for wish in wishes:
-        plan = plan_growth(config, wish)
-        named = ", ".join(f"{key}={value}" for key, value in wish.items())
+    for key, value in [*wishes, ("num_hidden_layers", deep + max(1, deep // 2))]:
+        try:
+            plan = plan_growth(config, {key: int(value)})
+        except InputError:  # a width that its heads do not divide
+            continue
+        named = f"{key}={int(value)}"
         found.append({"to": named, "params": plan.params, "exact": plan.exact, "reason": plan.reason})
     return found
 

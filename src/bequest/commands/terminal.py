@@ -6,15 +6,19 @@ With ``--json`` standard output holds one JSON document and nothing else.  Of se
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from bequest import processes
+from bequest.recipe.quantities import short_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -77,7 +81,7 @@ def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, r
         box=box.SIMPLE_HEAD if terminal else None,
         header_style="bold",
         pad_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, 1 if terminal else 2, 0, 0),  # a box brings a space between columns of its own
     )
     numbers = set(right)
     for name in columns:
@@ -107,6 +111,81 @@ def finish(path: Path | str, *, load: Sequence[str] = (), next_step: str | None 
         console.print(Text.assemble(("next: ", "bold"), next_step), soft_wrap=True)
 
 
+class Advance:
+    """How far a long piece of work has got: a bar with rate and time left on a terminal, elsewhere a line now and then.
+
+    Called with the amount done and the amount in all; a context manager.
+
+    Args:
+        doing: what is done, in words: ``"writing big"``.
+        console: where it is shown.
+        words: an amount in words.
+        every_seconds: between lines.
+    """
+
+    def __init__(
+        self,
+        doing: str,
+        console: Console,
+        *,
+        words: Callable[[float], str] = short_bytes,
+        every_seconds: float = 10.0,
+    ) -> None:
+        self.doing, self.console, self.words, self.every = doing, console, words, every_seconds
+        self.begun = self.last_line = 0.0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            from rich import progress
+
+            columns = (
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.TextColumn("{task.fields[amount]}"),
+                progress.TimeRemainingColumn(),
+            )
+            self._bar = progress.Progress(*columns, console=self.console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self.doing, total=None, amount="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` is done."""
+        now = time.monotonic()
+        self.begun = self.begun or now
+        self.last_line = self.last_line or now
+        rate = done / max(now - self.begun, 1e-6)
+        amount = f"{self.words(done)} of {self.words(total)}, {self.words(rate)}/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, amount=amount)
+        elif now - self.last_line >= self.every and done:
+            self.last_line = now
+            left = f"{(total - done) / rate:.0f} s left"
+            self.console.print(f"{self.doing}: {amount}, {left}", markup=False, soft_wrap=True)
+
+
+def steps(amount: float) -> str:
+    """An amount of steps in words."""
+    return f"{amount:.3g} step{'' if amount == 1 else 's'}"
+
+
+def free_memory() -> float:
+    """Bytes of memory that a program may still take, as Linux estimates it; infinite where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * float(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    except (OSError, StopIteration):
+        return math.inf
+
+
 def loading_lines(directory: Path) -> list[str]:
     """The lines of Python that load a model or an adapter."""
     from bequest.storage import read_json
@@ -128,11 +207,11 @@ def loading_lines(directory: Path) -> list[str]:
         return []
     architecture = (read_json(directory / "config.json").get("architectures") or ["Model"])[0]
     name = next((auto for end, auto in AUTO.items() if architecture.endswith(end)), "AutoModel")
-    return [
-        f"from transformers import {name}, AutoTokenizer",
-        f'model = {name}.from_pretrained("{directory}")',
-        f'tokenizer = AutoTokenizer.from_pretrained("{directory}")',
-    ]
+    model = f'model = {name}.from_pretrained("{directory}")'
+    if not any(directory.glob("tokenizer*")):
+        return [f"from transformers import {name}", model]
+    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{directory}")'
+    return [f"from transformers import {name}, AutoTokenizer", model, tokenizer]
 
 
 AUTO: Mapping[str, str] = {

@@ -5,30 +5,37 @@
 One index map g stands behind the residual stream of the whole network; heads are copied whole, with their own key-value
 heads.  Where a tied output embedding cannot be read in shares, the last norm before it carries them.
 
-Deviations.  The map is circular, not drawn at random: only a balanced map is exact under LayerNorm.  The stream grows
-by whole multiples here; inner axes (heads, FFN) by any factor, since nothing normalises across them.
+Deviations.  The map is circular by default; the paper's, drawn at random, is ``map="random"``: it is not balanced, so
+it is not exact even at whole multiples.  Norms are copied with unchanged eps, as in the paper; queries and keys that
+one norm reads over all heads (OLMo 2) follow the isometric map, the only one that keeps their norm.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bequest.anatomy import Anatomy
-from bequest.anatomy.maps import AxisMap, Maps, circular, duplicate, grouped_heads
-from bequest.errors import InputError
-from bequest.growth.method import Growth, Verdict
+from bequest.anatomy.maps import Maps, duplicate
+from bequest.growth.method import Growth, Verdict, uneven_error
+from bequest.growth.widths import MapKind, index_of, is_even, uneven_stream, uneven_verdict, width_maps
 
 if TYPE_CHECKING:
     import torch
-
-_STREAMS = {"hidden": "hidden_size", "embed": "embedding_size"}
 
 
 @dataclass(frozen=True)
 class FPI(Growth):
     """Width by copies that are read in equal shares: exact at whole multiples of the stream, for every family."""
+
+    map: MapKind = "circular"
+    """How the new units choose their source: ``circular``, or ``random`` as in the paper."""
+
+    def __post_init__(self) -> None:
+        if self.map not in ("circular", "random"):
+            raise ValueError(f"map must be circular or random, not {self.map!r}")
 
     def maps(
         self,
@@ -36,44 +43,37 @@ class FPI(Growth):
         target: Anatomy,
         *,
         weights: Mapping[str, torch.Tensor] | None = None,
-        rng: Any = None,
+        rng: random.Random,
     ) -> Maps:
-        """One circular map per axis; heads in groups."""
-        uneven = _uneven(source, target)
-        if uneven:
-            axis, legal = uneven
-            raise InputError(
-                f"fpi grows the {axis} axis by whole multiples, and {target.sizes[axis]} is none of "
-                f"{source.sizes[axis]}",
-                key=_STREAMS[axis],
-                remedy=f"choose {legal}",
-            )
-        axes: dict[str, AxisMap] = {
-            axis: circular(source.sizes[axis], target.sizes[axis])
-            for axis in ("hidden", "embed", "ffn")
-            if axis in source.sizes
-        }
-        q_index, kv_index = grouped_heads(source.heads, source.kv_heads, target.heads, target.kv_heads)
-        width = source.sizes["head_dim"]
-        heads = duplicate(q_index, source.heads).expanded(width)
-        axes |= {"q": heads, "attn": heads, "kv": duplicate(kv_index, source.kv_heads).expanded(width)}
-        rule = {"method": "fpi", "map": "circular", "heads": q_index, "kv_heads": kv_index}
-        return Maps(axes, tuple(range(source.layers)), rule)
+        """One index map per axis, copies read in shares; heads in groups."""
+        return duplicated(source, target, self.map, rng, {"method": "fpi", "map": self.map})
 
     def verdict(self, source: Anatomy, target: Anatomy) -> Verdict:
-        """Exact when the stream grows by a whole multiple."""
-        uneven = _uneven(source, target)
-        if uneven is None:
-            return Verdict(True, "the stream grows by a whole multiple, and copies are read in equal shares")
-        axis, legal = uneven
-        norm = {"layer-post": "post-LN", "layer": "pre-LN", "rms": "RMSNorm"}[source.family.norm]
-        reason = f"not lossless: {norm} and {target.sizes[axis]}/{source.sizes[axis]} is not an integer"
-        return Verdict(False, f"{reason}; nearest exact width {legal}", {_STREAMS[axis]: legal})
+        """Exact when every channel of the stream gets equally many copies."""
+        return duplicate_verdict(source, target, self.map)
 
 
-def _uneven(source: Anatomy, target: Anatomy) -> tuple[str, int] | None:
-    """The first stream axis that does not grow by a whole multiple, and its nearest legal size."""
-    for axis in _STREAMS:
-        if axis in source.sizes and target.sizes[axis] % source.sizes[axis]:
-            return axis, max(2, round(target.sizes[axis] / source.sizes[axis])) * source.sizes[axis]
-    return None
+def duplicated(
+    source: Anatomy, target: Anatomy, kind: MapKind, rng: random.Random | None, rule: Mapping[str, Any]
+) -> Maps:
+    """The maps of plain copies."""
+    return width_maps(
+        source,
+        target,
+        lambda _, n, wide: duplicate(index_of(kind, n, wide, rng), n),
+        rule,
+        kind=kind,
+        rng=rng,
+    )
+
+
+def duplicate_verdict(source: Anatomy, target: Anatomy, kind: MapKind) -> Verdict:
+    """Whether plain copies preserve the function."""
+    streams = duplicated(source, target, kind, random.Random(0), {}).axes
+    if uneven_stream(source, target) is not None:
+        return uneven_verdict(source, target, streams)
+    uneven = [axis for axis in ("hidden", "embed") if axis in streams and not is_even(streams[axis])]
+    if uneven:
+        reason = "not lossless: a random map copies some channels more often than others; use map: circular"
+        return Verdict(False, reason, predicted=uneven_error(streams[uneven[0]], source))
+    return Verdict(True, "the stream grows by a whole multiple, and copies are read in equal shares")

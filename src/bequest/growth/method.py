@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bequest.anatomy import Anatomy
-from bequest.anatomy.maps import Maps
+from bequest.anatomy.maps import AxisMap, Maps
 
 if TYPE_CHECKING:
     import torch
 
-Direction = Literal["width", "depth"]
+#: What a method decides: the axes' maps, the order of layers, or how copies are told apart.
+Direction = Literal["width", "depth", "symmetry"]
+
+#: What is predicted for growths that leave the function far behind: logits about as wrong as they are large.
+FAR = 3.0
 
 
 @dataclass(frozen=True)
@@ -24,20 +30,24 @@ class Verdict:
         exact: up to rounding, for every setting of the weights.
         reason: in words.
         nearest: canonical sizes that would be exact, where these are not.
+        predicted: at most how large max|logit difference| / max|logit| is expected to be; 0 where exact.
     """
 
     exact: bool
     reason: str
     nearest: Mapping[str, int] | None = None
+    predicted: float = 0.0
 
 
 class Growth(ABC):
     """Which maps lead from a source to a target.
 
-    A method grows the width, the depth, or both (``directions``); the maps of several are put together.
+    A method decides the width, the depth, the symmetry, or several of them (``directions``); the maps of several
+    methods are put together.  One that ``learns`` starts from its maps and trains them on a corpus.
     """
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"width"})
+    learns: ClassVar[bool] = False
 
     @abstractmethod
     def maps(
@@ -46,7 +56,7 @@ class Growth(ABC):
         target: Anatomy,
         *,
         weights: Mapping[str, torch.Tensor] | None = None,
-        rng: Any = None,
+        rng: random.Random,
     ) -> Maps:
         """The maps; ``weights`` and ``rng`` for the methods whose maps depend on them.
 
@@ -56,4 +66,19 @@ class Growth(ABC):
 
     def verdict(self, source: Anatomy, target: Anatomy) -> Verdict:
         """Whether the growth is exact; the default says that it is not."""
-        return Verdict(False, f"{type(self).__name__} does not preserve the function")
+        return Verdict(False, f"{type(self).__name__} does not preserve the function", predicted=FAR)
+
+
+def uneven_error(axis_map: AxisMap, anatomy: Anatomy) -> float:
+    """At most how wrong logits are expected to be when norms see copies in uneven numbers.
+
+    Mean square (and mean) over the grown stream weigh unit g by k_g: with c the coefficient of variation of k and n
+    units, a norm's scale is off by about c sqrt(3 / n) for a normal stream, and every norm adds its share (growth.md
+    §2: 7e-2 circular and 1.9e-1 random at 64 to 96 in three blocks).  Streams have heavier tails than the normal
+    distribution, hence the factor 5, which holds on the families' jittered models.
+    """
+    ratio = axis_map.target / axis_map.source
+    counts = dict(zip(axis_map.index, axis_map.copies, strict=True))
+    variation = math.sqrt(sum((copies / ratio - 1) ** 2 for copies in counts.values()) / axis_map.source)
+    norms = 2 * anatomy.layers + 1
+    return min(FAR, 5 * variation * math.sqrt(3 / axis_map.source) * math.sqrt(norms))

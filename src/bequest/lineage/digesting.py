@@ -50,9 +50,24 @@ def kind_of(directory: Path) -> Literal["model", "adapter"]:
     )
 
 
+_Bytes = tuple[Path, int, int, int]
+_known: dict[_Bytes, str] = {}
+
+
+def remember_digest(file: Path, start: int, length: int, digest: str) -> None:
+    """Keep the SHA-256 of ``length`` bytes of a file that were read or written anyway, so that nobody reads them again.
+
+    It holds for as long as the file stays where it is and is not changed.
+    """
+    _known[file.resolve(), file.stat().st_mtime_ns, start, length] = digest
+
+
 @functools.lru_cache(maxsize=1 << 16)
 def _tensor_digest(file: Path, changed: int, start: int, length: int) -> str:
     """SHA-256 of ``length`` bytes of a file last changed at ``changed``; read once a process, in chunks."""
+    known = _known.get((file, changed, start, length))
+    if known is not None:
+        return known
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         stream.seek(start)

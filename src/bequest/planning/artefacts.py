@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bequest import checkpoints, lineage, storage
 from bequest.anatomy import Anatomy, anatomy_of, head_of
 from bequest.errors import InputError
+from bequest.recipe.ancestry import new_blocks
 from bequest.recipe.references import key_of, locate
 from bequest.recipe.sections import Measure, Recipe, Reference, Section
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+"""Adam's state beside the weights of a generation that keeps it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Artefact:
     """A model or tuned weights, known by description only.
 
     ``config`` is the (base) model's; ``tokenizer`` is a signature that two artefacts share when they share a tokenizer;
-    ``adapter`` is the PEFT config of an adapter, None for a whole model.
+    ``adapter`` is the PEFT config of an adapter, None for a whole model; ``new_layers`` are the blocks that the latest
+    growth in depth added; ``optimizer`` says whether Adam's state lies beside the weights.
     """
 
     name: str
@@ -34,6 +39,8 @@ class Artefact:
     adapter: Mapping[str, Any] | None = None
     tuned: bool = False
     task: str | None = None
+    new_layers: tuple[int, ...] = ()
+    optimizer: bool = False
 
     @property
     def anatomy(self) -> Anatomy:
@@ -95,7 +102,10 @@ class Known:
         config = checkpoints.load_config(where)
         anatomy_of(config)
         tuned = head_of(config) == "sequence-classification"
-        return Artefact(name, config, tokenizer_signature(where), tuned=tuned)
+        made = Artefact(name, config, tokenizer_signature(where), tuned=tuned)
+        if not isinstance(where, Path):  # a lineage and an optimizer are not asked for behind a Hub id
+            return made
+        return replace(made, new_layers=new_blocks(where), optimizer=(where / OPTIMIZER_FILE).is_file())
 
     def _adapter(self, where: Path, name: str) -> Artefact:
         """An outside adapter; its base is the one its lineage names, else the one that PEFT wrote down."""

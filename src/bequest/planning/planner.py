@@ -13,8 +13,11 @@ from bequest.errors import InputError
 from bequest.planning import estimates
 from bequest.planning.artefacts import Artefact, Known, complaint, tokenizer_signature, vocabulary_size
 from bequest.planning.checks import check_data, check_positions
+from bequest.planning.learning import check_learning, with_learning
+from bequest.planning.partial import check_optimizer, part_trained
 from bequest.planning.plan import Plan, StagePlan
 from bequest.planning.settings import train_settings
+from bequest.recipe.ancestry import grown_between, training_follows
 from bequest.recipe.parts import MethodCall, TokenizerSpec
 from bequest.recipe.references import key_of, locate
 from bequest.recipe.sections import (
@@ -60,6 +63,7 @@ Planned = tuple[StagePlan, Artefact | None]
 def _plan_pretrain(recipe: Recipe, section: Pretrain, known: Known) -> Planned:
     new = section.model is not None
     start = _new_model(recipe, section, known) if new else known[section, section.references()[0]]
+    check_optimizer(recipe, section, None if new else start)
     teachers = [(ref, known[section, ref]) for ref in section.references() if ref.role == "teacher"]
     for reference, teacher in teachers:
         _same_tokenizer(recipe, section, reference, start, teacher)
@@ -131,6 +135,8 @@ def _trained(
     with complaint(recipe, section, ""):
         batches = train_settings(section).batches()
     share, params = _head_share(objective), anatomy.parameters()
+    part = part_trained(recipe, section, artefact, share)
+    keeps = isinstance(section, Pretrain) and section.keep_optimizer
     micro = batches.micro_batch * section.block
     made = params * estimates.DTYPE_BYTES[section.dtype or _dtype(artefact.config)]
     domains = len(section.domains) if isinstance(section, Adapt) else 1
@@ -142,24 +148,25 @@ def _trained(
         section.references(),
         config=artefact.config,
         params=params,
-        trainable=params,
+        trainable=part.trainable,
         tokens=batches.updates * batches.tokens_per_update * domains,
         updates=batches.updates * domains,
-        train_flops=tokens * domains * anatomy.flops(section.block, head_share=share).train,
+        train_flops=tokens * domains * part.flops_per_token,
         memory_bytes=estimates.training_bytes(
             anatomy,
-            trainable=params,
+            trainable=part.trainable,
             micro_tokens=micro,
             head_share=share,
             teachers=tuple(teacher.parameters() for teacher in teachers),
         ),
-        disk_bytes=made,
-        checkpoint_bytes=(section.keep + 1) * estimates.checkpoint_bytes(params, params) + kept,
+        disk_bytes=made + (estimates.ADAM * part.trainable if keeps else 0),
+        checkpoint_bytes=(section.keep + 1) * estimates.checkpoint_bytes(params, part.trainable) + kept,
         objective=objective,
         block=section.block,
         inferred=_inferred(section, artefact.config),
+        notes=part.notes,
     )
-    return planned, replace(artefact, stage=section)
+    return planned, replace(artefact, stage=section, optimizer=keeps)
 
 
 def _plan_adapt(recipe: Recipe, section: Adapt, known: Known) -> Planned:
@@ -168,14 +175,23 @@ def _plan_adapt(recipe: Recipe, section: Adapt, known: Known) -> Planned:
 
 def _plan_grow(recipe: Recipe, section: Grow, known: Known) -> Planned:
     from bequest.growth import plan_growth
+    from bequest.growth.optimizer import state_refusal
 
     base = known[section, section.references()[0]]
+    check_optimizer(recipe, section, base)
+    follows = training_follows(recipe, section)
     with complaint(recipe, section, "to"):
-        growth = plan_growth(base.config, section.to, method=method_argument(section.method))
+        method = method_argument(section.method)
+        growth = plan_growth(base.config, section.to, method=method, seed=section.seed, training_follows=follows)
         if growth.refusal is not None:
             nearest = f"the nearest that works: {_sizes(growth.nearest_exact)}" if growth.nearest_exact else None
             raise InputError(growth.refusal, remedy=nearest)
+        refused = state_refusal(growth) if section.optimizer != "reset" else None
+        if refused is not None:
+            raise InputError(refused, key="optimizer", remedy="use optimizer: reset")
+    check_learning(recipe, section, growth, base)
     params, before = growth.params, base.anatomy.parameters()
+    state = section.optimizer != "reset"
     notes = () if growth.nearest_exact is None else (f"nearest exact: {_sizes(growth.nearest_exact)}",)
     planned = StagePlan(
         section.name,
@@ -184,14 +200,16 @@ def _plan_grow(recipe: Recipe, section: Grow, known: Known) -> Planned:
         section.references(),
         config=growth.target_config,
         params=params,
-        memory_bytes=estimates.growing_bytes(before, params),
-        disk_bytes=params * estimates.DTYPE_BYTES[_dtype(base.config)],
+        memory_bytes=estimates.growing_bytes(before, params) + (estimates.ADAM * (before + params) if state else 0),
+        disk_bytes=params * estimates.DTYPE_BYTES[_dtype(base.config)] + (estimates.ADAM * params if state else 0),
         exact=growth.exact,
         verdict=f"{'exact' if growth.exact else 'approximate'}: {growth.reason}",
         inferred=growth.inferred,
         notes=notes,
     )
-    return planned, replace(base, config=growth.target_config)
+    planned = with_learning(planned, section, growth, base.objective)
+    added = growth.new_layers or base.new_layers  # growing the width leaves the layers where they were
+    return planned, replace(base, config=growth.target_config, new_layers=added, optimizer=state)
 
 
 def _plan_tune(recipe: Recipe, section: Tune, known: Known) -> Planned:
@@ -209,12 +227,15 @@ def _plan_recycle(recipe: Recipe, section: Recycle, known: Known) -> Planned:
     task = section.task or tuned.task
     rank = (tuned.adapter or {}).get("r", 8)
     with complaint(recipe, section, "onto"):
-        if sizes_of(tuned.config) != sizes_of(onto.config):
+        names = {call.name for call in section.method}
+        if sizes_of(tuned.config) != sizes_of(onto.config) and (
+            "direct" in names or grown_between(recipe, section.tuned, section.onto) is False
+        ):
             raise InputError(
                 f"{section.tuned} was tuned on a base of another shape",
-                remedy="carry it over the growth map first (a later version does), or tune anew",
+                remedy="use carry or initialise on a base that grew from the one it was tuned on, or tune anew",
             )
-    trains = any(call.name != "direct" for call in section.method)
+    trains = bool(names - {"direct", "carry"})
     planned = _tuned(recipe, section, onto.anatomy, known.examples.get(task or ""), tuned.adapter, rank, trains=trains)
     return planned, replace(onto, tuned=True, adapter=tuned.adapter, task=task)
 

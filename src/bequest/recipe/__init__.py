@@ -1,12 +1,12 @@
 """A recipe: what is wanted, as a YAML file, validated into frozen pydantic models.
 
 ``sections`` holds the schema, ``loading`` reads a file and its command-line overrides, ``references`` checks what a
-stage may refer to and ``method_checks`` which methods it may name, ``ancestry`` says what its bases were trained on and
-``hashing`` when a stage must run again, ``catalogue`` reads the methods' names, fields and documentation from their
-source, and ``templates/`` holds the starter recipes.  No torch anywhere.
+stage may refer to and ``method_checks`` which methods it may name, ``ancestry`` says what came before a stage and what
+follows it and ``hashing`` when it must run again, ``catalogue`` reads the methods' names, fields and documentation from
+their source, and ``templates/`` holds the starter recipes.  No torch anywhere.
 """
 
-from bequest.recipe.ancestry import earlier_corpora
+from bequest.recipe.ancestry import earlier_corpora, new_blocks, training_follows
 from bequest.recipe.hashing import SCHEMA_VERSION, stage_hash
 from bequest.recipe.loading import load_recipe
 from bequest.recipe.parts import MethodCall, Teacher
@@ -39,5 +39,7 @@ __all__ = [
     "Tune",
     "earlier_corpora",
     "load_recipe",
+    "new_blocks",
     "stage_hash",
+    "training_follows",
 ]

@@ -19,6 +19,16 @@ SCHEMA_VERSION = 1
 # for more checkpoints, must not throw away what has been learnt.
 HOW_NOT_WHAT = frozenset({"micro_batch_tokens", "checkpoint_every", "keep"})
 TOLD = re.compile(r"report_to|run_name|project|log_|dataloader_|trackio_|per_device_eval_batch_size|hub_")
+# Options that later versions brought, at the values that mean "without": stages of older runs keep their hashes.
+WITHOUT: dict[str, tuple[Any, ...]] = {
+    "two_stage": (None,),
+    "train_only": (None,),
+    "keep_optimizer": (False,),
+    "optimizer": ("fresh", "reset"),
+    "corpus": (None,),
+    "block": (None,),
+    "batch_tokens": (None,),
+}
 
 
 def stage_hash(section: Section, parent_ids: Sequence[str], data_fingerprints: Mapping[str, str]) -> str:
@@ -34,6 +44,7 @@ def stage_hash(section: Section, parent_ids: Sequence[str], data_fingerprints: M
     if len(parent_ids) != len(references):
         raise ValueError(f"{len(references)} parent ids are needed, one per reference, not {len(parent_ids)}")
     value = section.model_dump(mode="json", by_alias=True, exclude={"name", *HOW_NOT_WHAT})
+    value = {key: item for key, item in value.items() if item not in WITHOUT.get(key, ())}
     if isinstance(value.get("training"), dict):
         value["training"] = {key: item for key, item in value["training"].items() if not TOLD.match(key)}
     if section.makes != "measures":  # what is measured is told by name, so there the names are part of the result

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from bequest.data.specs import CorpusSpec, TaskSpec
 from bequest.errors import InputError, did_you_mean
 from bequest.recipe.method_checks import check_methods
-from bequest.recipe.parts import AdapterSpec, Teacher, TokenizerSpec
+from bequest.recipe.parts import AdapterSpec, Teacher, TokenizerSpec, TwoStageSpec
 from bequest.recipe.quantities import ExplainedError
 from bequest.recipe.references import check
 from bequest.recipe.sections import STAGES, Recipe
@@ -40,6 +40,7 @@ EXAMPLES = {
     "model": "model: STAGE",
 }
 NESTED: dict[str, type[BaseModel]] = {"teachers": Teacher, "tokenizer": TokenizerSpec, "adapter": AdapterSpec}
+NESTED |= {"two_stage": TwoStageSpec}
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:

@@ -116,6 +116,13 @@ class Teacher(Strict):
     temperature: float = Field(2.0, gt=0)
 
 
+class TwoStageSpec(Strict):
+    """Train prefixes of the layers during the first part of a stage, then the whole model (bert2BERT)."""
+
+    block: Count = 3
+    until: Annotated[ShareOrCount, Field(gt=0)] = 0.125
+
+
 class AdapterSpec(BaseModel):
     """A PEFT adapter: its type (``lora``, ``ia3``, ...) and any field of that type's PEFT config."""
 

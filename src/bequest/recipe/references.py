@@ -124,7 +124,7 @@ def _check_kind(recipe: Recipe, stage: Section, reference: Reference, other: Sec
 
 def _check_data(recipe: Recipe, stage: Section) -> None:
     """Corpora and tasks that a stage names must be in the recipe."""
-    fields = {"pretrain": "corpus", "adapt": "domains", "measure": "corpora"}
+    fields = {"pretrain": "corpus", "grow": "corpus", "adapt": "domains", "measure": "corpora"}
     for name in stage.corpora_used():
         if name not in recipe.corpora:
             raise InputError(

@@ -27,6 +27,7 @@ from bequest.recipe.parts import (
     Strict,
     Teacher,
     Tokenizer,
+    TwoStageSpec,
 )
 from bequest.recipe.quantities import Count, ExplainedError, Seed, ShareOrCount
 
@@ -85,7 +86,10 @@ class Trained(Section):
 
 
 class Budgeted(Trained):
-    """The fields of a stage that trains a language model for a budget of tokens."""
+    """The fields of a stage that trains a language model for a budget of tokens.
+
+    ``train_only: new_blocks`` trains the blocks that the base's growth added, and freezes everything else.
+    """
 
     tokens: Count
     block: Count = 128
@@ -107,6 +111,7 @@ class Budgeted(Trained):
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
     bf16: bool | Literal["auto"] = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    train_only: Literal["new_blocks"] | None = None
 
     @model_validator(mode="after")
     def _whole_batches(self) -> Budgeted:
@@ -138,7 +143,10 @@ class Budgeted(Trained):
 
 
 class Pretrain(Budgeted):
-    """Train a language model: a new one (``model``) or one that exists (``from``), with or without teachers."""
+    """Train a language model: a new one (``model``) or one that exists (``from``), with or without teachers.
+
+    ``keep_optimizer`` leaves Adam's state beside the weights; ``optimizer: inherit`` starts from the base's.
+    """
 
     kind: Literal["pretrain"] = "pretrain"
     model: Sizes | None = None
@@ -146,6 +154,9 @@ class Pretrain(Budgeted):
     corpus: Shares
     tokenizer: Tokenizer | None = None
     teachers: tuple[Teacher, ...] = ()
+    two_stage: TwoStageSpec | None = None
+    keep_optimizer: bool = False
+    optimizer: Literal["fresh", "inherit"] = "fresh"
 
     @model_validator(mode="before")
     @classmethod
@@ -178,6 +189,17 @@ class Pretrain(Budgeted):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_a_base_gives(self) -> Pretrain:
+        if self.train_only is not None and self.two_stage is not None:
+            raise ExplainedError(
+                "does not go with two_stage, which trains every layer in turn", "drop one", key="train_only"
+            )
+        for key, given in (("train_only", self.train_only is not None), ("optimizer", self.optimizer == "inherit")):
+            if given and self.from_ is None:
+                raise ExplainedError("needs a base, and a new model has none", "name it: from: STAGE", key=key)
+        return self
+
     def references(self) -> tuple[Reference, ...]:
         """The base, the tokenizer's owner where it is named, and the teachers."""
         found = [Reference("from", self.from_, "base")] if self.from_ else []
@@ -191,12 +213,50 @@ class Pretrain(Budgeted):
 
 
 class Grow(Section):
-    """Make a larger model out of a smaller one."""
+    """Make a larger model out of a smaller one.
+
+    ``optimizer`` grows the Adam state that the base keeps: by the law of gradients (``grow``), for the first copies
+    only (``zero_new``), or not at all (``reset``).  A method that learns its maps (``ligo``) learns them on ``corpus``,
+    ``batch_tokens`` (4096) a step in blocks of ``block`` (128) tokens.
+    """
 
     kind: Literal["grow"] = "grow"
     from_: str = Field(alias="from")
     to: Annotated[Sizes, Field(min_length=1)]
     method: Methods = (MethodCall(name="auto"),)
+    optimizer: Literal["reset", "grow", "zero_new"] = "reset"
+    corpus: Shares | None = None
+    block: Count | None = None
+    batch_tokens: Count | None = None
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> Grow:
+        for key, value in (("block", self.block), ("batch_tokens", self.batch_tokens)):
+            if value is not None and self.corpus is None:
+                raise ExplainedError("is for learning maps on a corpus", "leave it out, or name a corpus", key=key)
+        if self.learning_block < 2:
+            raise ExplainedError("a block of 1 leaves nothing to predict", "use at least 2", key="block")
+        if self.learning_tokens % self.learning_block:
+            raise ExplainedError(
+                f"{self.learning_tokens} tokens are no whole number of blocks of {self.learning_block}",
+                f"use {max(1, round(self.learning_tokens / self.learning_block)) * self.learning_block}",
+                key="batch_tokens",
+            )
+        return self
+
+    @property
+    def learning_block(self) -> int:
+        """Tokens in a block on which maps are learned."""
+        return self.block or 128
+
+    @property
+    def learning_tokens(self) -> int:
+        """Tokens in each step of learning maps."""
+        return self.batch_tokens or 4096
+
+    def corpora_used(self) -> tuple[str, ...]:
+        """The corpora that maps are learned on."""
+        return tuple(self.corpus or ())
 
     def references(self) -> tuple[Reference, ...]:
         """The smaller model."""

@@ -3,11 +3,10 @@
 Recyclable Tuning (Qin, Qian et al., Findings of ACL 2023, arXiv 2305.08702), its baseline without training::
 
     adapter : load Δ and the head onto the new base
-    full    : θ = θ_new + (θ_tuned − θ_old)      backbone tensors, by name, in fp32;   head = the tuned one, copied
+    full    : θ = θ_new + (θ_tuned − θ_old)      see :mod:`bequest.recycling.full_models`
 
-For additive adapters (LoRA and its kin) both are the same ΔW.  Deviations from the released code: tensors are matched
-by name, the head is never added to another head (the initialisation script there adds two random ones), and an adapter
-that does not find every one of its places is refused where PEFT would only warn.
+For additive adapters (LoRA and its kin) both are the same ΔW.  Deviation from the released code: an adapter that does
+not find every one of its places is refused where PEFT would only warn.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest import checkpoints, lineage, processes
-from bequest.errors import InputError
 from bequest.recycling.fitting import check_adapter, tokenizer_notes
+from bequest.recycling.full_models import change_made, write_changed
 from bequest.recycling.recycler import Recycler, Tuning
-from bequest.recycling.tuned import CLASSIFIER, Generation, Tuned
+from bequest.recycling.tuned import Generation, Tuned
 from bequest.storage import read_json, write_json
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from bequest.data.tasks import Task
 
 
@@ -53,7 +50,9 @@ class Direct(Recycler):
             if writes:
                 copy_adapter(tuned.path, out, new.name)
         else:
-            notes = (*tokenizer_notes(tuned, new), *move_full(tuned, old, new, out))
+            change = change_made(tuned, old)
+            notes = (*tokenizer_notes(tuned, new), *change.notes)
+            write_changed(tuned, new, change, change.delta, out)
         # The tuned weights' own tokenizer where they have one, else the new base's.
         if writes:
             checkpoints.copy_tokenizer(tuned.path if lineage.tokenizer_digest(tuned.path) else new.path, out)
@@ -67,52 +66,3 @@ def copy_adapter(source: Path, out: Path, base: str) -> None:
         shutil.copyfile(source / name, out / name)
     config: dict[str, Any] = read_json(source / "adapter_config.json")
     write_json(out / "adapter_config.json", {**config, "base_model_name_or_path": base, "revision": None})
-
-
-def move_full(tuned: Tuned, old: Generation | None, new: Generation, out: Path) -> tuple[str, ...]:
-    """Write the new base with the difference that tuning made to the old one; returns notes.
-
-    Raises:
-        InputError: no old base, or a tensor that differs in name or shape.
-    """
-    from bequest.weights.deltas import apply_delta, delta, rounding_share
-
-    if old is None:
-        raise InputError(
-            "a fully tuned model needs the base it was tuned on",
-            where=tuned.path,
-            key="old",
-            remedy="give the old base, or distil",
-        )
-    labels = list(tuned.labels)
-    live = checkpoints.load_model(tuned.path)
-    before = backbone(old, labels)
-    change = delta(live.state_dict(), before)
-    made = checkpoints.load_model(new.path, head=CLASSIFIER, labels=labels)
-    made.config.pad_token_id = live.config.pad_token_id
-    # The fresh head is not a tensor of the new base: the tuned one is copied over it.
-    state = apply_delta(backbone(new, labels), change)
-    made.load_state_dict(state)
-    if processes.is_main():
-        checkpoints.save_model(made, out)
-    return rounding_notes(tuned, old, rounding_share, live.state_dict(), before)
-
-
-def backbone(base: Generation, labels: list[str]) -> dict[str, Tensor]:
-    """The tensors of a base by the names they have in its classifier, without those that its files do not hold."""
-    model = checkpoints.load_model(base.path, head=CLASSIFIER, labels=labels)
-    stored = set(checkpoints.to_memory_names(checkpoints.header_shapes(base.path), model).values())
-    return {name: value for name, value in model.state_dict().items() if name in stored}
-
-
-def rounding_notes(tuned: Tuned, old: Generation, share: Any, after: Any, before: Any) -> tuple[str, ...]:
-    """Say how much of the difference is rounding, where 16-bit files took part."""
-    import torch
-
-    kinds = {kind for path in (tuned.path, old.path) for _, kind in checkpoints.header_shapes(path).values()}
-    widths = {"BF16": torch.bfloat16, "F16": torch.float16}
-    coarse = next((widths[kind] for kind in ("BF16", "F16") if kind in kinds), None)
-    if coarse is None:
-        return ()
-    lost = share({name: value for name, value in after.items() if name in before}, before, coarse)
-    return (f"about {lost:.0%} of the difference is rounding: the files are 16-bit",)

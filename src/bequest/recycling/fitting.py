@@ -21,10 +21,13 @@ from bequest.storage import read_json
 BASE_DEPENDENT = {"IA3", "OFT", "BOFT", "HRA", "HIRA", "ROAD", "PSOFT", "OSF"}
 # LoRA initialisations whose factors are relative to a residual base that the adapter's file does not hold.
 SPLIT_INITIALISATIONS = ("pissa", "olora", "corda", "loftq")
+_NO_MAP = "a base of other sizes needs the growth map: its lineage must lead to the old base (--old-base names it)"
 
 
-def check_adapter(tuned: Tuned, new: Generation) -> tuple[str, ...]:
+def check_adapter(tuned: Tuned, new: Generation, *, mapped: bool = False) -> tuple[str, ...]:
     """Refuse an adapter that cannot work on ``new``; returns what is worth knowing about one that can.
+
+    ``mapped`` says that its modules went through growth maps and are no plain copies.
 
     Raises:
         InputError: a tensor finds no place of its shape, another tokenizer, or factors relative to a residual base; the
@@ -36,7 +39,7 @@ def check_adapter(tuned: Tuned, new: Generation) -> tuple[str, ...]:
     compare_shapes(tuned, new, shapes, adapter_shapes(tuned, new))
     notes = [*tokenizer_notes(tuned, new), *kind_notes(config)]
     copied = sorted(set(config.get("modules_to_save") or []))
-    if copied:
+    if copied and not mapped:
         notes.append(f"copied as they are: {', '.join(copied)}")
     return tuple(notes)
 
@@ -62,15 +65,7 @@ def adapter_shapes(tuned: Tuned, new: Generation) -> dict[str, tuple[int, ...]]:
     import torch
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
-    config = checkpoints.load_config(new.path)
-    if tuned.head == CLASSIFIER:
-        labels = list(tuned.labels) or class_names(tuned.path)
-        config = {
-            **config,
-            "id2label": {str(index): label for index, label in enumerate(labels)},
-            "label2id": {label: index for index, label in enumerate(labels)},
-        }
-    model = checkpoints.meta_model(config, head=tuned.head)
+    model = checkpoints.meta_model(labelled(checkpoints.load_config(new.path), tuned), head=tuned.head)
     try:
         with torch.device("meta"):
             placed = PeftConfig.from_pretrained(str(tuned.path))
@@ -88,6 +83,18 @@ def adapter_shapes(tuned: Tuned, new: Generation) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in found.items()}
 
 
+def labelled(config: Mapping[str, Any], tuned: Tuned) -> dict[str, Any]:
+    """A base's config with the labels of the tuned weights, where they have a classification head."""
+    if tuned.head != CLASSIFIER:
+        return dict(config)
+    labels = list(tuned.labels) or class_names(tuned.path)
+    return {
+        **config,
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+
+
 def compare_shapes(
     tuned: Tuned, new: Generation, stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> None:
@@ -98,21 +105,21 @@ def compare_shapes(
                 f"{new.name} has no place for this tensor",
                 where=tuned.path,
                 key=name,
-                remedy="its family, depth or head differs; a deeper base needs its growth map",
+                remedy=f"its family, depth or head differs; {_NO_MAP}",
             )
         if name not in stored:
             raise InputError(
                 f"{new.name} has a place that this adapter does not fill",
                 where=tuned.path,
                 key=name,
-                remedy="its family, depth or head differs; a deeper base needs its growth map",
+                remedy=f"its family, depth or head differs; {_NO_MAP}",
             )
         if stored[name] != expected[name]:
             raise InputError(
                 f"shape {stored[name]} where {new.name} needs {expected[name]}",
                 where=tuned.path,
                 key=name,
-                remedy="bases of other sizes need the growth map between them",
+                remedy=_NO_MAP,
             )
     if not stored:
         raise InputError("the adapter holds no tensor", where=tuned.path)

@@ -1,7 +1,8 @@
 """Initialisation-based recycling: start from the outdated tuned weights on the new base, then tune on the task again.
 
-Recyclable Tuning (Qin et al., Findings of ACL 2023, arXiv 2305.08702): the starting point is :mod:`direct`, the
-optimizer is fresh, the data order that of tuning from nothing with the same seed, so that both compare pair by pair.
+Recyclable Tuning (Qin et al., Findings of ACL 2023, arXiv 2305.08702): the starting point is :mod:`direct`, or what
+:mod:`through_maps` makes of the weights where the new base grew from the old one; the optimizer is fresh, the data
+order that of tuning from nothing with the same seed, so that both compare pair by pair.
 Deviation: the head is copied, never the sum of two heads.
 """
 
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from bequest import processes
 from bequest.errors import InputError
-from bequest.recycling.direct import Direct
 from bequest.recycling.recycler import Recycler, Tuning
+from bequest.recycling.through_maps import Carry
 from bequest.recycling.tuned import Generation, Tuned, label_map, load_tuned
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Initialise(Recycler):
         start = tuning.directory / "start"
         if processes.is_main():
             shutil.rmtree(start, ignore_errors=True)
-        begun = Direct()(tuned, old, new, task, out=start)
+        begun = Carry()(tuned, old, new, task, out=start)
         model, tokenizer = load_tuned(begun, new, trainable=True)
         padded(tokenizer, new.path)
         length = tuning.max_length
@@ -69,4 +70,4 @@ class Initialise(Recycler):
             save_tuned(training.model, tokenizer, out, base=new.name)
             shutil.rmtree(start, ignore_errors=True)
         processes.wait()
-        return replace(begun, path=out, task=task.name, max_length=length, training=training)
+        return replace(begun, path=out, task=task.name, max_length=length, training=training, carried=None)

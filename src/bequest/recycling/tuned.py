@@ -7,11 +7,12 @@ ids are positions in it, so a later file that lacks a class, or lists classes in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bequest import checkpoints, lineage
+from bequest.anatomy import head_of
 from bequest.errors import InputError
 from bequest.storage import read_json
 
@@ -42,6 +43,36 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What became of tuned weights that were brought to another base without training.
+
+    Attributes:
+        verdict: ``exact`` (the tuned function is unchanged), ``approximate`` (a growth on the way changed the base's
+            function, and the tuned one with it), ``initialisation`` (the base was trained as well: a start).
+        reason: in words.
+        through: the grown generations whose maps were used, oldest first.
+        modules: kind of part -> how many.
+        ranks: module -> its rank before and after, where it changed.
+    """
+
+    verdict: Literal["exact", "approximate", "initialisation"]
+    reason: str
+    through: tuple[str, ...] = ()
+    modules: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, for a lineage and for scripts."""
+        return {
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "through": list(self.through),
+            "modules": dict(self.modules),
+            "ranks": {name: list(pair) for name, pair in self.ranks.items()},
+        }
+
+
+@dataclass(frozen=True)
 class Tuned:
     """Tuned weights of one base.
 
@@ -56,6 +87,7 @@ class Tuned:
         max_length: tokens of an example when it was tuned.
         notes: what a recycling method has to say about the result.
         training: what the training that made it took (a ``TrainResult``), when it was just made.
+        carried: what carrying came to, when it was just carried.
     """
 
     path: Path
@@ -68,15 +100,26 @@ class Tuned:
     max_length: int | None = None
     notes: tuple[str, ...] = ()
     training: Any = None
+    carried: Carried | None = None
 
     def parameters(self) -> dict[str, Any]:
         """What the lineage's operation must say about tuned weights."""
-        found = {"task": self.task, "labels": list(self.labels), "head": self.head, "max_length": self.max_length}
+        found: dict[str, Any] = {
+            "task": self.task,
+            "labels": list(self.labels),
+            "head": self.head,
+            "max_length": self.max_length,
+        }
+        found["carried"] = self.carried.as_json() if self.carried is not None else None
         return {key: value for key, value in found.items() if value not in (None, [])}
 
 
-def read_tuned(directory: str | Path) -> Tuned:
+def read_tuned(directory: str | Path, *, any_head: bool = False) -> Tuned:
     """Read what the tuned weights in a directory are.
+
+    Args:
+        directory: theirs.
+        any_head: take a whole language model for a tuned one; by itself it looks like a base.
 
     Raises:
         InputError: no adapter and no classifier there.
@@ -88,11 +131,13 @@ def read_tuned(directory: str | Path) -> Tuned:
     base = recorded.parent("base") if recorded else None
     if kind == "full":
         config = checkpoints.load_config(path)
-        if not str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification"):
+        classifies = str((config.get("architectures") or [""])[0]).endswith("ForSequenceClassification")
+        if not classifies and not any_head:
             raise InputError(
                 "a base, not tuned weights", where=path, remedy="give an adapter or a fine-tuned classifier"
             )
-        stored, named, head = labels_of(config), None, CLASSIFIER
+        stored, named = labels_of(config) if classifies else (), None
+        head = CLASSIFIER if classifies else head_of(config)
     else:
         config = read_json(path / "adapter_config.json")
         stored, named = (), config.get("base_model_name_or_path")

@@ -118,8 +118,8 @@ def drop_checkpoints(place: Path) -> None:
 
 
 def costs_of(result: TrainResult) -> dict[str, Any]:
-    """What a result says of a domain, without the model and the objective's state, which are saved beside it."""
-    apart = ("model", "state")
+    """What a result says of a domain, without the tensors and the objective's state, which are saved beside it."""
+    apart = ("model", "state", "optimizer")
     return {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name not in apart}
 
 

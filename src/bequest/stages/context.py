@@ -12,8 +12,9 @@ from bequest import lineage, processes, storage
 from bequest.data.specs import CorpusSpec
 from bequest.errors import InputError
 from bequest.planning import Plan
-from bequest.recipe import MethodCall, Recipe, Section, earlier_corpora
+from bequest.recipe import Grow, MethodCall, Pretrain, Recipe, Section, earlier_corpora, training_follows
 from bequest.recipe.references import locate
+from bequest.stages.handed_on import optimizer_digest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,10 +113,21 @@ class Context:
         return ids
 
     def fingerprints(self, section: Section) -> dict[str, str]:
-        """The content fingerprints of every corpus and task that a stage reads, replayed ones included."""
+        """What a stage's hash covers besides its section and parents: corpora and tasks read (replayed ones included),
+        the source of methods from outside, and its circumstances."""
         corpora = {f"corpus {name}": self.corpus(name).fingerprint() for name in self.corpora_read(section)}
         tasks = {f"task {name}": self.task(name).fingerprint for name in section.tasks_used()}
-        return corpora | tasks | sources_of(section)
+        return corpora | tasks | sources_of(section) | self.circumstances(section)
+
+    def circumstances(self, section: Section) -> dict[str, str]:
+        """What else decides what a stage makes: the base's optimizer, and whether training follows a growth."""
+        found = {}
+        if isinstance(section, Pretrain | Grow) and section.from_ and section.optimizer not in ("fresh", "reset"):
+            found["optimizer of the base"] = optimizer_digest(self.local_directory(section.from_))
+        chosen = isinstance(section, Grow) and any(call.name == "auto" for call in section.method)
+        if chosen and training_follows(self.recipe, section):
+            found["training"] = "follows"
+        return found
 
     def corpora_read(self, section: Section) -> list[str]:
         """The corpora a stage reads: its own, and for an adapt stage those of its ancestors, which it may replay."""

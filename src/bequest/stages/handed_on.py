@@ -1,7 +1,8 @@
-"""What an objective hands on to the next stage, on disk beside the generation that it belongs to.
+"""What a stage hands on to the next one besides weights, on disk beside the generation that it belongs to.
 
 ``objective/state.json`` holds the state as :meth:`Objective.end` returned it; each tensor in it is a mapping with the
-one key ``tensor``, the tensor's name in ``objective/tensors.safetensors``.  Plain files: nothing in them is executed.
+one key ``tensor``, the tensor's name in ``objective/tensors.safetensors``.  ``optimizer.safetensors`` holds Adam's
+state by parameter (:mod:`bequest.training.adam`), where a stage keeps it.  Plain files: nothing is executed.
 """
 
 from __future__ import annotations
@@ -12,13 +13,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest.errors import InputError
-from bequest.storage import disk_errors, read_json, write_json
+from bequest.planning import OPTIMIZER_FILE
+from bequest.storage import disk_errors, file_digest, read_json, write_json
+from bequest.tensor_files import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PLACE = "objective"
 MARK = "tensor"
+
+
+def keep_optimizer(directory: Path, state: Mapping[str, Tensor] | None) -> None:
+    """Write an optimizer's state into a generation's directory; nothing for ``None``."""
+    if state is None:
+        return
+    from safetensors.torch import save_file
+
+    with disk_errors(directory):
+        save_file(dict(state), directory / OPTIMIZER_FILE)
+
+
+def kept_optimizer(directory: Path) -> dict[str, Tensor]:
+    """The optimizer's state that lies beside a generation, on the CPU.
+
+    Raises:
+        InputError: there is none, or the file is torn.
+    """
+    from safetensors.torch import load_file
+
+    return load_file(optimizer_file(directory))
+
+
+def optimizer_digest(directory: Path) -> str:
+    """The digest of the optimizer's state beside a generation: a stage that starts from it runs again with it.
+
+    Raises:
+        InputError: there is none, or the file is torn.
+    """
+    return file_digest(optimizer_file(directory))
+
+
+def optimizer_file(directory: Path) -> Path:
+    """Where the state lies, whole."""
+    path = directory / OPTIMIZER_FILE
+    if not path.is_file():
+        remedy = "make the base with keep_optimizer: true (a grown one with optimizer: grow), or start fresh"
+        raise InputError("keeps no optimizer state", where=directory, remedy=remedy)
+    read_header(path)
+    return path
 
 
 def keep_state(directory: Path, state: Mapping[str, Any]) -> None:

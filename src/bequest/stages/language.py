@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from bequest import checkpoints
 from bequest.anatomy import Anatomy, check_model
-from bequest.recipe import Adapt, Pretrain
+from bequest.errors import InputError
+from bequest.recipe import Adapt, Pretrain, new_blocks
 from bequest.stages.context import Context
 from bequest.training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bequest.data.mixtures import Mixture
@@ -63,6 +65,7 @@ def learn(
     directory: Path,
     earlier: Sequence[str] = (),
     inherited: Mapping[str, Any] | None = None,
+    optimizer: Mapping[str, Tensor] | None = None,
 ) -> Learnt:
     """Train ``model`` in place on a mixture of corpora; the held-out side of every corpus involved is measured.
 
@@ -73,8 +76,8 @@ def learn(
         directory: where the loop keeps checkpoints and ``metrics.jsonl``; it resumes from there.
         earlier: corpora that earlier stages were trained on, which a method may replay; they are measured too.
         inherited: what the methods of the stage before handed on.
+        optimizer: Adam's state to go on from, by name.
     """
-    from bequest.data.masking import collator_for
     from bequest.data.mixtures import Mixture
     from bequest.training import TrainingData, train
     from bequest.training.objective import Source, compose
@@ -92,13 +95,7 @@ def learn(
     measured = [*shares, *(name for name in earlier if name not in shares)]
     data = TrainingData(
         train=mixture,
-        collator=collator_for(
-            head,
-            tokenizer,
-            mask_seed=section.mask_seed,
-            variants=section.mask_variants,
-            whole_word=section.whole_word,
-        ),
+        collator=_collator(section, head, tokenizer),
         eval={name: context.packed(name, tokenizer, section.block).held_out for name in measured},
         unigram=context.unigram(measured, tokenizer, section.block),
     )
@@ -113,8 +110,33 @@ def learn(
         console=context.console,
         name=f"  {section.name}",
         inherited=inherited,
+        only=trained_names(context, section, anatomy),
+        optimizer=optimizer,
     )
     return Learnt(result, tokens_taken(mixed, mixture, result.tokens))
+
+
+def _collator(section: Pretrain | Adapt, head: str, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """What makes batches of blocks, masked where the head asks for it."""
+    from bequest.data.masking import collator_for
+
+    return collator_for(
+        head, tokenizer, mask_seed=section.mask_seed, variants=section.mask_variants, whole_word=section.whole_word
+    )
+
+
+def trained_names(context: Context, section: Pretrain | Adapt, anatomy: Anatomy) -> frozenset[str] | None:
+    """The parameters that a stage trains; ``None`` for all of them.
+
+    Raises:
+        InputError: the base records no new blocks.
+    """
+    if section.train_only is None or section.from_ is None:
+        return None
+    added = new_blocks(context.local_directory(section.from_))
+    if not added:
+        raise InputError(f"{section.from_} records no new blocks", key="train_only", remedy="grow it in depth first")
+    return frozenset(name for name, tensor in anatomy.tensors.items() if tensor.layer in added)
 
 
 def describe(context: Context, mixed: Sequence[Source], tokenizer: PreTrainedTokenizerBase, block: int) -> None:

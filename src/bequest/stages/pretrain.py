@@ -9,7 +9,7 @@ from bequest import checkpoints, processes
 from bequest.planning import train_settings
 from bequest.recipe import Pretrain
 from bequest.stages.context import Context
-from bequest.stages.handed_on import kept_state
+from bequest.stages.handed_on import kept_optimizer, kept_state
 from bequest.stages.language import head_for, learn, load_checked, stage_dtype
 from bequest.stages.life import Life
 from bequest.stages.publishing import Made, base_parent, publish_model
@@ -25,6 +25,7 @@ def run_pretrain(context: Context, section: Pretrain, life: Life) -> None:
     tokenizer = stage_tokenizer(context, section, life.work)
     model = starting_model(context, section, tokenizer)
     methods = [make_teacher(context, section, index, tokenizer) for index in range(len(section.teachers))]
+    base = context.local_directory(section.from_) if section.from_ is not None else None
     learnt = learn(
         context,
         section,
@@ -34,7 +35,8 @@ def run_pretrain(context: Context, section: Pretrain, life: Life) -> None:
         methods=methods,
         settings=train_settings(section),
         directory=life.work / "training",
-        inherited=kept_state(context.local_directory(section.from_)) if section.from_ is not None else None,
+        inherited=kept_state(base) if base is not None else None,
+        optimizer=kept_optimizer(base) if base is not None and section.optimizer == "inherit" else None,
     )
     parents = [base_parent(context, reference.target, reference.role, life.final) for reference in section.references()]
     made = Made(
@@ -44,6 +46,7 @@ def run_pretrain(context: Context, section: Pretrain, life: Life) -> None:
         corpora=learnt.tokens_by_corpus,
         results=[learnt.result],
         directories=[life.work / "training"],
+        optimizer=learnt.result.optimizer,
     )
     publish_model(context, life, learnt.result.model, tokenizer, made, dtype=stage_dtype(context, section))
 

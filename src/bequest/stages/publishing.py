@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from bequest import checkpoints, lineage, processes, storage
 from bequest.recipe import Section
 from bequest.stages.context import Context
-from bequest.stages.handed_on import keep_state
+from bequest.stages.handed_on import keep_optimizer, keep_state
 from bequest.stages.life import Life
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bequest.training import TrainResult
@@ -35,6 +36,8 @@ class Made:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """What the lineage must say besides the section (a label map, say)."""
     measures: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Mapping[str, Tensor] | None = None
+    """Adam's state to keep beside the weights, by name."""
 
 
 def base_parent(
@@ -65,6 +68,7 @@ def publish_model(
         checkpoints.save_tokenizer(tokenizer, directory)
         if made.results:
             keep_state(directory, made.results[-1].state)
+        keep_optimizer(directory, made.optimizer)
         finish(context, directory, made)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bequest.training.evaluation import Evaluation, evaluate_loss
+    from bequest.training.loading import TrainingData
     from bequest.training.objective import (
         Classification,
         LanguageModelling,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         Step,
         Term,
     )
-    from bequest.training.session import TrainingData, TrainResult, train
+    from bequest.training.session import TrainResult, train
     from bequest.training.settings import TrainSettings
 
 _HOMES = {
@@ -34,7 +35,7 @@ _HOMES = {
     "Stage": "objective",
     "Step": "objective",
     "Term": "objective",
-    "TrainingData": "session",
+    "TrainingData": "loading",
     "TrainResult": "session",
     "train": "session",
     "TrainSettings": "settings",

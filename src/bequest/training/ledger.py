@@ -18,6 +18,7 @@ from bequest.anatomy import Anatomy
 from bequest.errors import InputError, RunError
 from bequest.training.metrics import Meter
 from bequest.training.objective import Objective, Progress, Term
+from bequest.training.partial_depth import PartialDepth
 
 DIVERGED = "lower lr (the stage then starts anew; what was finished before it is kept)"
 
@@ -25,8 +26,15 @@ DIVERGED = "lower lr (the stage then starts anew; what was finished before it is
 class Ledger:
     """Books updates into a :class:`Meter`."""
 
-    def __init__(self, objective: Objective, model: nn.Module, anatomy: Anatomy | None, block: int) -> None:
-        self.objective = objective
+    def __init__(
+        self,
+        objective: Objective,
+        model: nn.Module,
+        anatomy: Anatomy | None,
+        block: int,
+        depth: PartialDepth | None = None,
+    ) -> None:
+        self.objective, self.depth = objective, depth
         self.meter = Meter()
         self.flops_per_token, self.flops_per_target = student_flops(model, anatomy, block)
         self.totals: dict[str, Tensor] = {}
@@ -46,10 +54,16 @@ class Ledger:
         meter.update = before.update + 1
         meter.tokens += tokens
         meter.targets += targets
-        meter.train_flops += self.flops_per_token * tokens + self.flops_per_target * targets
+        per_token, per_target = self.student_flops(before)
+        meter.train_flops += per_token * tokens + per_target * targets
         meter.teacher_flops += self.objective.flops(tokens, targets, before)
         self.pending.append((meter.update, targets, self.totals, self.weights))
         self.totals, self.weights = {}, {}
+
+    def student_flops(self, before: Progress) -> tuple[int, int]:
+        """Training FLOPs per token of the body and per target of the head, of the layers that the update ran."""
+        partial = self.depth.flops(before) if self.depth is not None else None
+        return (self.flops_per_token, self.flops_per_target) if partial is None else partial
 
     def settle(self, accelerator: Any, where: object) -> None:
         """Bring the sums of the booked updates to the host, all processes together, and check them.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +20,20 @@ from bequest.data.mixtures import EpochSampler, Mixture
 
 # Keys of a batch that are ours and never reach a model.
 OURS = ("targets", "positions", "domain", "digest", "epoch")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains and is measured on.
+
+    ``train`` is map-style; a sample is what ``collator`` takes, gains ``epoch``, and ``domain`` 0 if it has none.
+    The collator returns tensors: the model's inputs and ``targets`` ([B, T] with -100 where there is none, or [B]).
+    """
+
+    train: Any
+    collator: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]]
+    eval: Mapping[str, Any] = field(default_factory=dict)
+    unigram: Mapping[str, float] = field(default_factory=dict)
 
 
 class Run(Dataset[dict[str, Any]]):

@@ -31,10 +31,7 @@ class MaskedUpdate:
         Raises:
             RunError: a name that is no parameter, a parameter that this optimizer does not step, or a bad mask.
         """
-        inner = optimizer
-        while isinstance(inner, torch.optim.Optimizer) and "optimizer" in vars(inner):
-            inner = vars(inner)["optimizer"]
-        self.optimizer: torch.optim.Optimizer = inner
+        self.optimizer = inner_optimizer(optimizer)
         named = {plain_name(name): parameter for name, parameter in model.named_parameters()}
         stepped = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
         self.masked: dict[str, tuple[Tensor, Tensor]] = {}
@@ -102,6 +99,15 @@ class MaskedUpdate:
         """Take the hooks off."""
         for handle in self.handles:
             handle.remove()
+
+
+def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """What accelerate's wrapper (or several) steps in the end."""
+    inner = optimizer
+    while isinstance(inner, torch.optim.Optimizer) and "optimizer" in vars(inner):
+        inner = vars(inner)["optimizer"]
+    found: torch.optim.Optimizer = inner
+    return found
 
 
 def plain_name(name: str) -> str:

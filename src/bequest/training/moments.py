@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.trainer_callback import TrainerCallback
 
 from bequest.errors import RunError
+from bequest.training.adam import adam_inside, complete, take_up
 from bequest.training.evaluation import evaluating, loss_sums
 from bequest.training.ledger import DIVERGED
 from bequest.training.masked_update import MaskedUpdate
@@ -39,6 +40,12 @@ class Moments(TrainerCallback):  # type: ignore[misc]  # transformers is not fol
         """After ``prepare``, and after a checkpoint was loaded."""
         trainer = self.trainer
         refuse_unsharded(bool(args.fsdp) or trainer.is_fsdp_enabled, trainer.model_wrapped)
+        if trainer.settings.keep_optimizer:
+            adam_inside(trainer.optimizer)  # refused now, not after the last update
+        if trainer.start is not None and state.global_step == 0:
+            take_up(trainer.optimizer, trainer.model_wrapped, trainer.start)
+        if trainer.is_fsdp_enabled:
+            complete(trainer.optimizer)
         importance = trainer.objective.update_masks()
         if importance:
             self.masks = MaskedUpdate(trainer.model_wrapped, trainer.optimizer, importance)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from torch import Tensor, nn
 from bequest import processes
 from bequest.anatomy import Anatomy
 from bequest.errors import BequestError, InputError, Interrupted, RunError
+from bequest.training.adam import state_by_name
 from bequest.training.devices import computes_bf16
+from bequest.training.freezing import freeze_but, thaw
+from bequest.training.loading import TrainingData
 from bequest.training.objective import LanguageModelling, Objective, Stage, compose
 from bequest.training.progress import Display
 from bequest.training.settings import BatchPlan, TrainSettings
@@ -30,22 +33,11 @@ from bequest.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """What a run trains and is measured on.
-
-    ``train`` is map-style; a sample is what ``collator`` takes, gains ``epoch``, and ``domain`` 0 if it has none.
-    The collator returns tensors: the model's inputs and ``targets`` ([B, T] with -100 where there is none, or [B]).
-    """
-
-    train: Any
-    collator: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]]
-    eval: Mapping[str, Any] = field(default_factory=dict)
-    unigram: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class TrainResult:
-    """What a run cost and reached; the model was trained in place (``model`` is the same one unless it was sharded)."""
+    """What a run cost and reached; the model was trained in place (``model`` is the same one unless it was sharded).
+
+    ``optimizer`` is Adam's state by name (see ``adam.py``), where the settings keep it.
+    """
 
     model: nn.Module
     tokens: int
@@ -58,6 +50,7 @@ class TrainResult:
     best: dict[str, Any] | None
     state: Mapping[str, Any]
     device: str
+    optimizer: Mapping[str, Tensor] | None = None
 
 
 def train(
@@ -71,6 +64,8 @@ def train(
     console: Console | None = None,
     name: str = "train",
     inherited: Mapping[str, Any] | None = None,
+    only: Collection[str] | None = None,
+    optimizer: Mapping[str, Tensor] | None = None,
 ) -> TrainResult:
     """Train ``model`` in place; resume from ``directory`` when it holds a complete checkpoint of this run.
 
@@ -84,50 +79,73 @@ def train(
         console: where progress is shown; silent by default.
         name: what the progress lines are headed with.
         inherited: what the previous stage's objectives returned from ``end``.
+        only: the parameters to train, by name; the others are frozen for this run.
+        optimizer: Adam's state to go on from, by name; from nothing by default.
 
     Raises:
         InputError: settings that do not fit the data or the number of processes.
         RunError: a loss that is not finite, memory or disk exhausted.
         Interrupted: Ctrl-C; the last complete checkpoint is whole.
     """
-    if settings is None:
-        raise InputError("no settings were given", key="settings", remedy="pass TrainSettings(tokens=...)")
+    settings = checked_settings(settings, data, anatomy)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    if len(data.train) == 0:
-        raise InputError("there is nothing to train on", key="train", remedy="give a corpus of at least one block")
     composed = compose(objective if objective is not None else LanguageModelling())
     model = composed.prepare(model)
-    check_master_weights(model)
     args, plan = training_arguments(settings, directory, samples=len(data.train))
-    with plain_afterwards(model), Display(name, plan.updates, console if args.process_index == 0 else None) as display:
-        trainer = build(
-            model=model,
-            args=args,
-            objective=composed,
-            settings=settings,
-            plan=plan,
-            anatomy=anatomy,
-            samples=data.train,
-            collator=data.collator,
-            held_out=data.eval,
-            unigram=data.unigram,
-            directory=directory,
-            display=display,
-        )
-        # Sharding is in place and for good: what comes out is this copy with the trained weights.
-        whole = copy.deepcopy(model).cpu() if trainer.is_fsdp_enabled else model
-        stage = Stage(model, directory, plan.updates, plan.tokens_per_update, inherited or {})
-        run_to_the_end(trainer, stage)
+    frozen = freeze_but(model, only)
+    try:
+        check_master_weights(model)
+        shown = console if args.process_index == 0 else None
+        with plain_afterwards(model), Display(name, plan.updates, shown) as display:
+            trainer = build(
+                model=model,
+                args=args,
+                objective=composed,
+                settings=settings,
+                plan=plan,
+                anatomy=anatomy,
+                data=data,
+                start=optimizer,
+                directory=directory,
+                display=display,
+            )
+            # Sharding is in place and for good: what comes out is this copy with the trained weights.
+            whole = copy.deepcopy(model).cpu() if trainer.is_fsdp_enabled else model
+            stage = Stage(model, directory, plan.updates, plan.tokens_per_update, inherited or {})
+            run_to_the_end(trainer, stage)
+    finally:
+        thaw(model, frozen)
+    return result_of(trainer, dataclasses.replace(stage, model=whole_again(model, whole, frozen)))
+
+
+def checked_settings(settings: TrainSettings | None, data: TrainingData, anatomy: Anatomy | None) -> TrainSettings:
+    """The settings, which the data and the anatomy must allow.
+
+    Raises:
+        InputError: there are none, nothing to train on, or two-stage training without an anatomy.
+    """
+    if settings is None:
+        raise InputError("no settings were given", key="settings", remedy="pass TrainSettings(tokens=...)")
+    if len(data.train) == 0:
+        raise InputError("there is nothing to train on", key="train", remedy="give a corpus of at least one block")
+    if settings.two_stage is not None and anatomy is None:
+        raise InputError("needs the model's anatomy", key="two_stage", remedy="pass anatomy=")
+    return settings
+
+
+def whole_again(model: nn.Module, whole: nn.Module, frozen: Collection[str]) -> nn.Module:
+    """The trained model as it came, in eval mode; ``whole`` is a copy to be filled where ``model`` was sharded."""
     if whole is not model:
         gather(model, whole)
-    whole.eval()
-    return result_of(trainer, dataclasses.replace(stage, model=whole))
+        thaw(whole, frozen)
+    return whole.eval()
 
 
 def result_of(trainer: Trainer, stage: Stage) -> TrainResult:
     """What the finished run came to."""
     meter = trainer.ledger.meter
+    kept = trainer.settings.keep_optimizer
     return TrainResult(
         model=stage.model,
         tokens=meter.tokens,
@@ -140,6 +158,7 @@ def result_of(trainer: Trainer, stage: Stage) -> TrainResult:
         best=meter.best,
         state=trainer.objective.end(stage),
         device=str(trainer.facts()["device"]),
+        optimizer=state_by_name(trainer.optimizer, trainer.model_wrapped) if kept else None,
     )
 
 
@@ -250,7 +269,8 @@ def training_arguments(
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         disable_tqdm=True,
-        ddp_find_unused_parameters=False,
+        # Layers that an update leaves out, and frozen ones below, have no gradient: DDP would wait for them for ever.
+        ddp_find_unused_parameters=settings.two_stage is not None,
         average_tokens_across_devices=True,
         **passed,
     )

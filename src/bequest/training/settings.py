@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bequest.errors import InputError, did_you_mean
+from bequest.training.prefixes import TwoStage
 
 # Our names for the learning-rate schedules -> transformers' own (SchedulerType values).
 SCHEDULES: dict[str, str] = {
@@ -262,11 +263,17 @@ class TrainSettings:
     """Complete checkpoints that stay."""
     log_every: int | None = None
     """Updates between lines of metrics.jsonl; about 400 lines per run by default."""
+    two_stage: TwoStage | None = None
+    """Train prefixes of the layers first (bert2BERT); ``None``: the whole model from the start."""
+    keep_optimizer: bool = False
+    """Give Adam's state out with the result."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Passed to ``transformers.TrainingArguments`` as it is (trackers, FSDP, DeepSpeed, workers, ...)."""
 
     def __post_init__(self) -> None:
         check_passthrough(self.training)
+        if self.two_stage is not None:
+            self.two_stage.check_training(self.training)
         if (self.tokens is None) == (self.epochs is None):
             raise InputError(
                 "give either a token budget or a number of epochs", key="tokens", remedy="set tokens (for example 20M)"

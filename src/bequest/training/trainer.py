@@ -7,8 +7,10 @@ FLOPs, and crash-safe checkpoints.  Everything distributed is accelerate's.  Wha
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,20 @@ from bequest.training import checkpointing
 from bequest.training.devices import device_facts
 from bequest.training.head_positions import find_head
 from bequest.training.ledger import Ledger, refuse_diverged, weigh
-from bequest.training.loading import PreparedCollator, Run, batch_digest, model_inputs, target_count, worker_seed
+from bequest.training.loading import (
+    PreparedCollator,
+    Run,
+    TrainingData,
+    batch_digest,
+    model_inputs,
+    target_count,
+    worker_seed,
+)
 from bequest.training.masked_update import plain_name
 from bequest.training.metrics import FIRST_BATCHES, Meter, MetricsFile
 from bequest.training.moments import Moments
 from bequest.training.objective import Objective, Progress, Step
+from bequest.training.partial_depth import PartialDepth
 from bequest.training.progress import Display
 from bequest.training.settings import BatchPlan, TrainSettings
 from bequest.training.sharding import one_root_group, wrap_blocks_only
@@ -54,26 +65,28 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is no
         settings: TrainSettings,
         plan: BatchPlan,
         anatomy: Anatomy | None,
-        samples: Any,
-        collator: Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]],
-        held_out: Mapping[str, Any],
-        unigram: Mapping[str, float],
+        data: TrainingData,
+        start: Mapping[str, Tensor] | None,
         directory: Path,
         display: Display,
     ) -> None:
-        run = Run(samples, plan.updates * plan.sequences, args.seed)
-        super().__init__(model=model, args=args, train_dataset=run, data_collator=PreparedCollator(collator))
+        run = Run(data.train, plan.updates * plan.sequences, args.seed)
+        super().__init__(model=model, args=args, train_dataset=run, data_collator=PreparedCollator(data.collator))
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True
         if self.is_fsdp_enabled:
             wrap_blocks_only(self.accelerator.state.fsdp_plugin, model)
         self.objective, self.settings, self.plan = objective, settings, plan
-        self.collator, self.held_out, self.unigram = collator, held_out, unigram
+        self.collator, self.held_out, self.unigram = data.collator, data.eval, data.unigram
+        self.start = start
         self.directory, self.display = directory, display
         self.checkpoints = directory / "checkpoints"
         self.metrics = MetricsFile(directory / "metrics.jsonl")
         self.head = None if anatomy is None or anatomy.lm_head is None else find_head(model, anatomy.lm_head)
-        self.ledger = Ledger(objective, model, anatomy, settings.block)
+        self.depth: PartialDepth | None = None
+        if settings.two_stage is not None and anatomy is not None:
+            self.depth = PartialDepth(settings.two_stage, model, anatomy, block=settings.block, seed=settings.seed)
+        self.ledger = Ledger(objective, model, anatomy, settings.block, self.depth)
         self.global_targets, self.global_tokens = 0, 0
         self.gradient_norm: float | Tensor | None = None
         self.add_callback(Moments(self))
@@ -142,7 +155,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is no
             domains=inputs.get("domain"),
             autocast=self.accelerator.autocast,
         )
-        terms = self.objective.terms(step)
+        with contextlib.nullcontext() if self.depth is None else self.depth.running(step.progress):
+            terms = self.objective.terms(step)
         self.ledger.note(terms)
         loss: Tensor = weigh(terms) * (self.accelerator.num_processes / max(1, self.global_targets))
         return loss
@@ -167,7 +181,8 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is no
         return {**found, "micro_batch": self.plan.micro_batch}  # sums in another order round otherwise
 
     def identity(self) -> dict[str, Any]:
-        """What makes this the same run: its length, its update size, its data, its schedule and its seed."""
+        """What makes this the same run: its length, update size, data, schedule, seed, and the layers it trains."""
+        two_stage = self.settings.two_stage
         return {
             "updates": self.plan.updates,
             "sequences": self.plan.sequences,
@@ -176,6 +191,7 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]  # transformers is no
             "seed": self.args.seed,
             "schedule": self.settings.schedule,
             "lr": self.settings.lr,
+            "two_stage": None if two_stage is None else dataclasses.asdict(two_stage),
         }
 
     def write_checkpoint(self) -> None:

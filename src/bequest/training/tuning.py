@@ -24,8 +24,9 @@ from bequest.anatomy import Anatomy
 from bequest.data.tasks import Task, TaskCollator, encode_task
 from bequest.errors import InputError, did_you_mean
 from bequest.storage import read_json, write_json
+from bequest.training.loading import TrainingData
 from bequest.training.objective import Classification
-from bequest.training.session import TrainingData, TrainResult, train
+from bequest.training.session import TrainResult, train
 from bequest.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ def attention_projections(model: Any) -> list[str]:
     """
     anatomy = Anatomy({**model.config.to_dict(), "architectures": None}, CLASSIFIER)
     modules = set(dict(model.named_modules()))
-    owners = [use.tensor.rpartition(".")[0] for axis in ("q", "kv") for use in anatomy.writers(axis, 0) if use.dim <= 1]
+    uses = [use for axis in ("q", "kv", "qkv") for use in anatomy.writers(axis, 0) if use.dim <= 1]
+    owners = [use.tensor.rpartition(".")[0] for use in uses]
     found = [owner.rpartition(".")[2] for owner in owners if owner in modules]
     return sorted({name for name in found if not name.startswith(("k_", "key")) and "norm" not in name})
 
