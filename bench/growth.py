@@ -28,7 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from growth_page import Case, Line, page, write_section
+from growth_page import Case, Line, page, row, write_section
 
 MERGEKIT = "mergekit==0.1.5"
 
@@ -98,12 +98,18 @@ def grow_once(source: Path, out: Path, case: Case, born: float) -> dict[str, flo
     # transformers' modules of the family are imported when a model is first made: start-up too.
     to_memory_names(["x"], meta_model(load_config(source)))
     peak = Peak(os.getpid())
-    read, begun = bytes_read(), time.perf_counter()
+    read, computed, begun = bytes_read(), time.process_time(), time.perf_counter()
     started = time.time() - born
     with peak:
         grow_checkpoint(source, out, case.to, case.method)
-    seconds = time.perf_counter() - begun
-    return {"started": started, "seconds": seconds, "memory": peak.bytes - base, "read": bytes_read() - read}
+    seconds, computed = time.perf_counter() - begun, time.process_time() - computed
+    return {
+        "started": started,
+        "seconds": seconds,
+        "computed": computed,
+        "memory": peak.bytes - base,
+        "read": bytes_read() - read,
+    }
 
 
 def anonymous(process: int) -> int:
@@ -170,13 +176,15 @@ def remove(*places: Path) -> None:
     os.sync()
 
 
-def copied(source: Path, out: Path) -> float:
-    """Seconds of ``cp`` and of flushing the copy."""
+def copied(source: Path, out: Path) -> tuple[float, float]:
+    """Seconds of ``cp`` and of flushing the copy, and what they took of a processor."""
     in_page_cache(weights(source))
-    begun = time.perf_counter()
+    before, begun = os.times(), time.perf_counter()
     subprocess.run(["cp", "-r", str(source), str(out)], check=True)
     subprocess.run(["sync", *(str(file) for file in weights(out))], check=True)
-    return time.perf_counter() - begun
+    seconds, after = time.perf_counter() - begun, os.times()
+    computed = after.children_user + after.children_system - before.children_user - before.children_system
+    return seconds, computed
 
 
 def grown(source: Path, out: Path, case: Case) -> dict[str, float]:
@@ -207,7 +215,8 @@ def timed(work: Path, case: Case, rounds: int) -> Line:
         result,
         largest,
         [run["seconds"] for run in runs],
-        copies,
+        [seconds for seconds, _ in copies],
+        (statistics.median(run["computed"] for run in runs), statistics.median(computed for _, computed in copies)),
         statistics.median(run["started"] for run in runs),
         max(run["memory"] for run in runs),
         max(run["read"] for run in runs) / size,
@@ -271,7 +280,7 @@ def beside(work: Path, case: Case, rounds: int) -> dict[str, Any]:
             found[name].append(commanded(command, out))
             made[name] = sorted(tensors_of(out))
             if name == "bequest grow":
-                found["cp"].append({"seconds": copied(out, copy), "memory": 0.0})
+                found["cp"].append({"seconds": copied(out, copy)[0], "memory": 0.0})
             remove(out, copy)
     assert made["bequest grow"] == made["mergekit passthrough"], "both make the same tensors"
     remove(source, work / "venv")
@@ -314,8 +323,12 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=choices.work, prefix="growth-") as place:
         work = Path(place)
-        lines = [timed(work, case, rounds) for case in (QUICK if choices.quick else TIMED)]
-        weighings = [timed(work, case, 1) for case in (QUICK_MEMORY if choices.quick else MEMORY)]
+        lines, weighings = [], []
+        for case in QUICK if choices.quick else TIMED:
+            lines.append(timed(work, case, rounds))
+            print(row(lines[-1]), file=sys.stderr, flush=True)
+        for case in QUICK_MEMORY if choices.quick else MEMORY:
+            weighings.append(timed(work, case, 1))
         depth = None if choices.no_mergekit else beside(work, QUICK_DEPTH if choices.quick else DEPTH, rounds)
     text = page(lines, weighings, depth, load)
     print(text)

@@ -28,13 +28,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Line:
-    """What a case measured: seconds of each round, and of the last one bytes, memory and start-up."""
+    """What a case measured: seconds of each round, seconds of a processor (growing, copying), memory, reads."""
 
     case: Case
     result: float
     largest: float
     grown: list[float]
     copied: list[float]
+    computed: tuple[float, float]
     started: float
     memory: float
     read: float
@@ -62,9 +63,10 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 ABOUT = """\
 `python bench/growth.py` grows a synthetic llama from disk to disk and copies the result with `cp`, in turn, several
 rounds. Both times include flushing to the disk; the source lies in the page cache. Growing is timed inside its process;
-start-up is what the process did before (the interpreter, torch, transformers). Memory is the peak of anonymous memory
-over the interpreter with torch loaded; the project accepts 3 × the largest tensor + 200 MB. Read: the bytes that the
-process asked the system for, over the source's size."""
+start-up is what the process did before (the interpreter, torch, transformers). CPU: what growing and what copying took
+of the processors, which says more than seconds do on a machine that is busy otherwise; growing digests what it writes.
+Memory is the peak of anonymous memory over the interpreter with torch loaded; the project accepts 3 × the largest
+tensor + 200 MB. Read: the bytes that the process asked the system for, over the source's size."""
 
 BESIDE = """\
 A depth-only copy ({case}, result {size:.1f} GB) by the whole command, start-up and flushing included, beside {other}
@@ -82,15 +84,9 @@ def page(lines: Sequence[Line], weighings: Sequence[Line], depth: dict[str, Any]
         f"Machine: {machine()}. Recorded {date.today()}; load average at the start {load:.1f}. "
         "The ratio is between sides that took turns; the project accepts at most 3.",
         "",
-        "| growth | result | grow, s | `cp` + `sync`, s | ratio (range over rounds) | start-up, s | memory | read |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for line in lines:
-        text.append(
-            f"| {line.case.name} | {line.result / 1e9:.1f} GB | {spread(line.grown)} | {spread(line.copied)} | "
-            f"{spread(line.ratios, 2)} | {line.started:.1f} | {line.memory / 1e6:.0f} MB | {line.read:.3f} |"
-        )
-    text += [
+        "| growth | result | grow, s | `cp` + `sync`, s | ratio (over rounds) | CPU, s | start-up, s | memory | read |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(row(line) for line in lines),
         "",
         "Memory does not grow with the model (bf16, width × 2, more and more layers):",
         "",
@@ -105,6 +101,22 @@ def page(lines: Sequence[Line], weighings: Sequence[Line], depth: dict[str, Any]
     if depth is not None:
         text += ["", *beside_lines(depth)]
     return "\n".join(text) + "\n"
+
+
+def row(line: Line) -> str:
+    """One case as a line of the table."""
+    cells = [
+        line.case.name,
+        f"{line.result / 1e9:.1f} GB",
+        spread(line.grown),
+        spread(line.copied),
+        spread(line.ratios, 2),
+        f"{line.computed[0]:.1f} and {line.computed[1]:.1f}",
+        f"{line.started:.1f}",
+        f"{line.memory / 1e6:.0f} MB",
+        f"{line.read:.3f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def beside_lines(depth: dict[str, Any]) -> list[str]:

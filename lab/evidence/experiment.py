@@ -6,7 +6,7 @@ Try it: ``"\\n".join(section(experiment, comparisons))``.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bequest.errors import InputError
@@ -49,6 +49,8 @@ def section(experiment: Experiment, comparisons: Sequence[Comparison], elsewhere
         elsewhere: how many rows are of scales that the file does not name, or of ``smoke``.
     """
     lines = [f"## {experiment.name}", "", experiment.question.strip(), "", *design(experiment)]
+    if experiment.notes:
+        lines += ["", "Beside the numbers:", "", *(f"* {' '.join(note.split())}" for note in experiment.notes)]
     if elsewhere:
         lines += ["", f"Rows left out because the experiment has no such scale to report: {elsewhere}."]
     for compared in comparisons:
@@ -204,7 +206,7 @@ def outcome_part(compared: Comparison, found: OutcomeTable) -> list[str]:
         ]
         for line in found.lines
     ]
-    notes = [f"{line.arm.label}: {remark}" for line in found.lines for remark in line.remarks]
+    notes = grouped((line.arm.label, remark) for line in found.lines for remark in line.remarks)
     header = ["method", "mean ± 95 %", "n", f"minus `{base}`", "pairs", "effect"]
     several = any(line.arm.method != base for line in found.lines)
     if isinstance(spec, Relative):  # a difference already: what it is taken against stands in the title
@@ -212,6 +214,11 @@ def outcome_part(compared: Comparison, found: OutcomeTable) -> list[str]:
         header, rows = [*header[:2], "pairs", "effect"], [[*row[:3], row[5]] for row in rows]
     elif not several:
         header, rows = header[:3], [row[:3] for row in rows]
+    if spec.published:
+        header = [*header, "published"]
+        rows = [
+            [*row, spec.published.get(line.arm.method, NOTHING)] for row, line in zip(rows, found.lines, strict=True)
+        ]
     lines = [title, *table(header, rows)]
     for size in compared.experiment.sizes:
         below = found.margin(size)
@@ -221,6 +228,14 @@ def outcome_part(compared: Comparison, found: OutcomeTable) -> list[str]:
     if notes:
         lines += [f"Remarks: {'; '.join(notes)}.", ""]
     return lines
+
+
+def grouped(remarks: Iterable[tuple[str, str]]) -> list[str]:
+    """Remarks with those whom each of them concerns: what is said of several is said once."""
+    found: dict[str, list[str]] = {}
+    for label, remark in remarks:
+        found.setdefault(remark, []).append(label)
+    return [f"{', '.join(labels)}: {remark}" for remark, labels in found.items()]
 
 
 def effect(line: Line, better: str) -> str:

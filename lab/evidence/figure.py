@@ -19,8 +19,8 @@ from lab.experiments.schema import ONLY
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 500, 60, 190, 20, 50
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#e377c2")
 DASHES = ("", "6 3", "2 2")
-BEGINNING = 0.04
-"""The share of the baseline's FLOPs from which on every curve is inside the frame."""
+BEGINNING = 0.25
+"""The share of the baseline's FLOPs from which on its own curve is inside the frame; the others lie lower."""
 TICKS = 6
 
 
@@ -69,10 +69,9 @@ class Frame:
     """What part of the plane is drawn, and where its points come to stand."""
 
     def __init__(self, curves: Mapping[Arm, Curve], base: Curve) -> None:
-        begin = BEGINNING * base[-1][0]
         self.right = max(points[-1][0] for points in curves.values())
         self.low = min(loss for points in curves.values() for _, loss in points)
-        self.high = max(level(points, begin) for points in curves.values())
+        self.high = level(base, BEGINNING * base[-1][0])
         self.goal = base[-1][1]
 
     def x(self, spent: float) -> float:

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from bequest.errors import InputError, did_you_mean
 
@@ -27,6 +27,7 @@ class Outcome(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str | None = None  # for the tables; the outcome's name by default
+    published: Mapping[str, str] = Field(default_factory=dict)  # what papers report, by method, to stand beside it
 
     @property
     def unit(self) -> str:

@@ -20,6 +20,7 @@ from bequest.errors import InputError, did_you_mean
 from bequest.recipe.quantities import ExplainedError
 from bequest.recipe.sections import NAME, STAGES
 from lab.experiments import resolving
+from lab.experiments.measured import Relative
 from lab.experiments.outcomes import KINDS, expectation
 from lab.experiments.recipe_checks import check_recipes
 from lab.experiments.schema import (
@@ -135,7 +136,13 @@ def _check_names(experiment: Experiment) -> None:
 
 
 def _check_outcomes(experiment: Experiment) -> None:
-    """Outcomes that claims and tuning name exist, and tuning goes the way in which its outcome is good."""
+    """Outcomes and methods that are named exist, and tuning goes the way in which its outcome is good."""
+    for outcome, spec in experiment.outcomes.items():
+        against = spec.against if isinstance(spec, Relative) else None
+        for key, named in (("against", against), *(("published", named) for named in spec.published)):
+            if named is not None and named not in experiment.methods:
+                remedy = did_you_mean(named, experiment.methods)
+                raise _refuse(experiment, f"outcomes.{outcome}.{key}", f"no method {named!r}", remedy)
     for index, claim in enumerate(experiment.claims):
         for key, name, known in (
             ("outcome", claim.outcome, experiment.outcomes),

@@ -108,10 +108,11 @@ class Claim(Strict):
 
 
 class Experiment(Strict):
-    """A whole experiment file."""
+    """A whole experiment file; ``notes`` is what a reader of its tables must know besides."""
 
     name: str
     question: str
+    notes: tuple[str, ...] = ()
     tier: Literal["screening", "finals", "scratch"]
     baseline: str
     methods: dict[str, Method] = Field(min_length=1)

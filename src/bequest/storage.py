@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -92,11 +93,16 @@ def read_json(path: Path) -> Any:
         raise InputError("no such file", where=path) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not valid JSON ({error})", where=path) from None
+    except RecursionError:
+        raise InputError("not JSON that can be read (nested too deeply)", where=path) from None
 
 
 @contextlib.contextmanager
 def atomic_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a fresh temporary directory beside ``target`` that becomes ``target`` when the block ends without an error.
+
+    The temporary directory is locked while it is filled, so that one run at a time makes ``target``; a killed process's
+    lock is gone with it, and the next run empties what it left.
 
     Args:
         target: the directory to make.  Its parent is made when missing.
@@ -104,23 +110,98 @@ def atomic_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
 
     Raises:
         InputError: ``target`` exists, is not empty, and ``force`` is not set.
-        RunError: the disk is full.
+        RunError: the disk is full, or another run is making ``target``.
     """
-    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
-        raise InputError("already exists", where=target, remedy="pass --force to replace it, or name another directory")
+    _check_free(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}{PARTIAL}")
-    if temporary.exists():
-        shutil.rmtree(temporary)
     with disk_errors(target):
+        lock = _claimed(temporary, target)
         try:
-            temporary.mkdir()
+            _check_free(target, force)  # another run may have made it since
+            _empty(temporary)
             yield temporary
             sync_tree(temporary)
-            swap_directory(temporary, target)
+            if not _is_at(lock, temporary):
+                raise RunError("was moved or removed by another process", where=temporary, remedy="run it again")
+            with _waited_for(target):
+                swap_directory(temporary, target)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if _is_at(lock, temporary):
+                shutil.rmtree(temporary, ignore_errors=True)
             raise
+        finally:
+            os.close(lock)
+
+
+def _check_free(target: Path, force: bool) -> None:
+    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
+        raise InputError("already exists", where=target, remedy="pass --force to replace it, or name another directory")
+
+
+def _claimed(temporary: Path, target: Path) -> int:
+    """A descriptor of the temporary directory, made or found; it holds the lock until it is closed."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            temporary.mkdir()
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # the run that held it has just ended
+            continue
+        except NotADirectoryError:
+            raise InputError("is in the way", where=temporary, remedy="remove it") from None
+        try:
+            _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(descriptor, temporary):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            remedy = "wait for it to end, or name another directory"
+            raise RunError("another run is making this", where=target, remedy=remedy) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, how: int) -> None:
+    """Lock a directory.  Some network file systems cannot; then the look before the rename has to do."""
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether ``path`` is the open directory, and no other of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _empty(directory: Path) -> None:
+    """Remove what a killed run left."""
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+@contextlib.contextmanager
+def _waited_for(target: Path) -> Iterator[None]:
+    """Wait for the run that has just renamed its directory to ``target`` and still removes the one it replaced."""
+    if not target.is_dir():
+        yield
+        return
+    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def swap_directory(new: Path, target: Path) -> None:

@@ -112,6 +112,9 @@ def read_header(file: Path) -> tuple[dict[str, dict[str, Any]], int]:
             end = _checked_end(name, header[name], end)
         if 8 + length + end != size:
             raise ValueError(f"{size} bytes where the header says {8 + length + end}")
+    except RecursionError:
+        message = "torn or not a safetensors file (its header is nested too deeply)"
+        raise InputError(message, where=file, remedy=_AGAIN) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"torn or not a safetensors file ({error})", where=file, remedy=_AGAIN) from None
     return header, 8 + length
@@ -169,9 +172,13 @@ def check_target(target: str | Path, *, force: bool, sources: Iterable[str | Pat
         sources: what it is made from.
 
     Raises:
-        InputError: it is, holds or lies in a source; it exists and is not to be replaced, or is no model or adapter.
+        InputError: it is, holds or lies in a source; it exists and is not to be replaced, or is no model or adapter;
+            it is a symbolic link.
     """
     place = Path(target).absolute()
+    if place.is_symlink():
+        remedy = "name the directory it points to, or another one"
+        raise InputError("is a symbolic link, and is not replaced", where=target, remedy=remedy)
     real = place.resolve()
     for source in sources:
         other = Path(source).resolve()

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from bequest import cli, storage
 from bequest.checkpoints import save_model
 from bequest.checkpoints.stored import RowReader
+from bequest.errors import RunError
 from bequest.growth import grow_checkpoint
 from growth_support import build
 
@@ -68,6 +69,15 @@ def header(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
         change(value)
         text = json.dumps(value).encode()
         file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+    return spoil
+
+
+def config(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def spoil(place: Path) -> None:
+        value = json.loads((place / "config.json").read_text())
+        change(value)
+        (place / "config.json").write_text(json.dumps(value))
 
     return spoil
 
@@ -134,6 +144,21 @@ BAD: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
         lambda place: (place / "model.safetensors").write_bytes(b"\x10" + b"\0" * 7 + b"x" * 40),
         [TORN],
     ),
+    "header nested too deeply": (
+        "single",
+        lambda place: (place / "model.safetensors").write_bytes((90_000).to_bytes(8, "little") + b"[" * 90_000),
+        [TORN, "nested too deeply"],
+    ),
+    "config nested too deeply": (
+        "single",
+        lambda place: (place / "config.json").write_text("[" * 100_000),
+        ["config.json", "nested too deeply"],
+    ),
+    "quantised": (
+        "single",
+        config(lambda value: value.update({"quantization_config": {"quant_method": "gptq", "bits": 4}})),
+        ["config.json: quantization_config: a quantised model cannot be grown; dequantise it first"],
+    ),
     "overlapping offsets": ("single", moved(UP, "data_offsets", 0, 40 * 32 * 4), [TORN, "begins at 0"]),
     "offsets out of range": ("single", moved(UP, "data_offsets", 10**9, 10**9 + 40 * 32 * 4), [TORN, "begins at"]),
     "negative offsets": ("single", moved(UP, "data_offsets", -8, 8), [TORN, "no whole numbers"]),
@@ -199,6 +224,57 @@ def test_control_what_is_not_spoilt_grows(which: str, made: Path, tmp_path: Path
     target = tmp_path / "out"
     assert cli.call(["grow", str(made / which), str(target), "--to", "hidden_size=64", "--method", "isometric"]) == 0
     assert (target / "lineage.json").is_file()
+
+
+def test_a_config_names_no_code_that_is_not_there(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "single", tmp_path / "src")
+    own = {"auto_map": {"AutoModel": "own.Model"}, "quantization_config": None}
+    config(lambda value: value.update(own))(tmp_path / "src")
+    grow_checkpoint(tmp_path / "src", tmp_path / "out", {"hidden_size": 64}, "isometric")
+    assert not own.keys() & json.loads((tmp_path / "out" / "config.json").read_text()).keys()
+
+
+NORM = "model.norm.weight"
+
+
+def large(name: str, dtype: torch.dtype, value: float) -> Callable[[Path], None]:
+    """All weights in a dtype, one value of a tensor large."""
+
+    def change(held: dict[str, torch.Tensor]) -> None:
+        held.update({key: t.to(dtype) for key, t in held.items()})
+        held[name].view(-1)[3] = value
+
+    return weights(change)
+
+
+TO_FLOAT16 = {
+    "converted": (UP, torch.float32, 1e5, {"num_hidden_layers": 3}, "direct_copy"),
+    "scaled": (NORM, torch.float16, 65000.0, {"hidden_size": 48}, "isometric"),
+    "made noisy": (UP, torch.bfloat16, 1e6, {"hidden_size": 64}, ["isometric", "noise"]),
+    "upcycled": (UP, torch.float32, 1e5, {"num_local_experts": 2, "num_experts_per_tok": 1}, "upcycle"),
+}
+
+
+@pytest.mark.parametrize("how", list(TO_FLOAT16))
+def test_a_value_too_large_for_float16_is_refused(how: str, made: Path, tmp_path: Path) -> None:
+    name, dtype, value, to, method = TO_FLOAT16[how]
+    shutil.copytree(made / "base", tmp_path / "src")
+    large(name, dtype, value)(tmp_path / "src")
+    with pytest.raises(RunError, match="a value is too large for float16; store it in another dtype") as caught:
+        grow_checkpoint(tmp_path / "src", tmp_path / "out", to, method, dtype="float16")
+    assert caught.value.key is not None and (caught.value.key == name or "mlp" in caught.value.key)
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+    grow_checkpoint(tmp_path / "src", tmp_path / "out", to, method, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("value", [65000.0, float("inf")])
+def test_control_what_float16_holds_stays(value: float, made: Path, tmp_path: Path) -> None:
+    """Large values that are copied, and an infinity that is the source's own."""
+    shutil.copytree(made / "base", tmp_path / "src")
+    large(UP, torch.float32, value)(tmp_path / "src")
+    grow_checkpoint(tmp_path / "src", tmp_path / "out", {"num_hidden_layers": 3}, "direct_copy", dtype="float16")
+    grown = load_file(tmp_path / "out" / "model.safetensors")
+    assert max(t.max().item() for t in grown.values()) == torch.tensor(value).half().item()
 
 
 def test_no_space_is_said_before_anything_is_written(

@@ -99,7 +99,7 @@ def refused(words: str, place: Path, capsys: pytest.CaptureFixture[str], *, code
         ("llama out --to hidden_size", ["--to: 'hidden_size' is not a size", "write --to hidden_size=1024"]),
         ("llama out --to hidden_size=wide", ["--to hidden_size: 'wide' is not a number"]),
         ("llama out --to hidden_size=64.5", ["--to hidden_size: '64.5' is not a whole number"]),
-        ("llama out --to hidden_size=-64", ["--to hidden_size: '-64' is not a number"]),
+        ("llama out --to hidden_size=-64", ["--to hidden_size: must be a whole number of at least 1, not -64"]),
         ("llama out --to hidden_size=0", ["hidden_size: must be a whole number of at least 1"]),
         ("llama out --to hidden_size=64 --to hidden_size=96", ["--to hidden_size: is named twice"]),
         ("llama out --to ,", ["no size to grow is named"]),

@@ -38,9 +38,12 @@ CHAIN = [
 ]
 
 
-def write_header_only(path: Path, numbers: int) -> None:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 0]}}).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header)
+def write_hollow(path: Path, numbers: int) -> None:
+    """A file of weights that says how many there are; the numbers themselves are a hole that takes no disk."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers]}}).encode()
+    with path.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(header)) + header)
+        stream.truncate(8 + len(header) + 4 * numbers)
 
 
 def write_metrics(path: Path, tokens: int, per_token: float, ends: tuple[float, float], adapt: bool) -> None:
@@ -138,7 +141,7 @@ def run_directory(tmp_path: Path) -> Path:
         home.mkdir(parents=True)
         adapter = kind in ("tune", "recycle")
         (home / "lineage.json").write_text(json.dumps(lineage_of(entry)), encoding="utf-8")
-        write_header_only(home / ("adapter_model.safetensors" if adapter else "model.safetensors"), parameters)
+        write_hollow(home / ("adapter_model.safetensors" if adapter else "model.safetensors"), parameters)
         if not adapter:
             (home / "config.json").write_text(
                 '{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}', encoding="utf-8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ import evidence_support as made
 from bequest.errors import InputError
 from lab.evidence.curve_tables import curves_part
 from lab.evidence.design import design
-from lab.evidence.experiment import outcome_part
+from lab.evidence.experiment import outcome_part, section
 from lab.evidence.figure import loss_figure, ticks
 from lab.evidence.verdicts import UNMEASURED, Judged, judge
 from lab.experiments import resolving
@@ -31,6 +32,7 @@ from lab.experiments.schema import Claim, Experiment
 EXPERIMENT = """\
 name: toy
 question: Does a head start save anything?
+notes: [One small model starts all seeds.]
 tier: scratch
 baseline: scratch
 methods:
@@ -48,7 +50,7 @@ recipe:
 student: [grown, trained]
 outcomes:
   final: {kind: loss, model: trained, corpus: one}
-  saving: {kind: saving, model: trained, corpus: one}
+  saving: {kind: saving, model: trained, corpus: one, published: {fpi: 30.4 %}}
   with_source: {kind: saving, model: trained, corpus: one, counting: source}
   most_lost: {kind: saving, model: trained, corpus: one, counting: source, less: 0.5}
   start: {kind: start, stage: trained, corpus: one}
@@ -232,6 +234,32 @@ def _start() -> Outcome:
     return found
 
 
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("against: fpi}", "against: fpii}", "outcomes.crossing.against: no method 'fpii'; did you mean 'fpi'"),
+        (
+            "scales:\n  cpu: {",
+            "tuning: {variable: lr, values: [1], choose: {outcome: saving, best: higher}}\nscales:\n  cpu: {pilot: 0, ",
+            "tuning.choose.outcome: the pilot cells do not give saving .*compares two cells",
+        ),
+        ("{fpi: 30.4", "{fip: 30.4", "outcomes.saving.published: no method 'fip'; did you mean 'fpi'"),
+        ("model: grown, than", "model: grow, than", "outcomes.gap: no measure stage gives it"),
+        ("since: grown, units", "since: scratch, units", "outcomes.kept: no measure stage gives it"),
+    ],
+    ids=["against", "tuned by two cells", "published", "model", "stage"],
+)
+def test_what_cannot_work_is_refused_when_it_is_read(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = EXPERIMENT.replace(old, new)
+    assert text != EXPERIMENT
+    if "tuning" in new:
+        text = text.replace("corpus: one, tokens: 4096}", 'corpus: one, tokens: 4096, lr: "${tuned.lr}"}')
+    (tmp_path / "toy.yaml").write_text(text)
+    with pytest.raises(InputError) as refused:
+        load_experiment(tmp_path / "toy.yaml")
+    assert re.search(said, refused.value.line()), refused.value.line()
+
+
 # -- tables and verdicts -----------------------------------------------------------------------------------------------
 
 
@@ -246,7 +274,9 @@ def test_a_saving_is_taken_pair_by_pair(toy: Experiment) -> None:
     assert lines["fpi"].mean.mean == pytest.approx(sum(by_hand) / 3, abs=1e-5) and lines["fpi"].mean.n == 3
     assert lines["scratch"].mean is None and lines["fpi"].concludes
     text = "\n".join(outcome_part(compared, outcome_table(compared, "saving")))
-    assert "against `scratch`" in text and "| `fpi` | 0.49" in text and "3 seeds | better |" in text
+    assert "against `scratch`" in text and "| `fpi` | 0.49" in text and "3 seeds | better | 30.4 % |" in text
+    assert "| `aki` | 0.40" in text and "3 seeds | better | – |" in text and "published" in text
+    assert "published" not in "\n".join(outcome_part(compared, outcome_table(compared, "with_source")))
 
 
 def test_a_cell_without_its_partner_gives_no_saving(toy: Experiment) -> None:
@@ -286,6 +316,7 @@ def test_a_cell_that_never_gets_there_is_told_of(toy: Experiment) -> None:
 
 
 def test_a_method_is_told_of_in_its_own_words(toy: Experiment) -> None:
+    assert "* One small model starts all seeds." in section(toy, [])
     [scratch, fpi, _] = [line for line in design(toy) if line.startswith("* `")][:3]
     assert scratch == "* `scratch`: a new model" and fpi.startswith("* `fpi`: stages [{grow: ")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from bequest.data.corpora import open_corpus
 from bequest.data.specs import CorpusSpec
 from bequest.data.tokenizer_training import train_tokenizer
 from bequest.errors import RunError
-from lab.models import bench2m, minilm
+from lab.models import bench2m, growth_sources, minilm
 from lab.models.making import Job
 from lab.models.warmup import FrozenEncoder
 
@@ -154,17 +155,20 @@ def test_the_frozen_encoder_drops_nothing_out(tmp_path: Path, corpus: Path) -> N
     assert model.config.hidden_dropout_prob > 0
 
 
+@pytest.mark.parametrize("module", [bench2m, growth_sources], ids=["bench2m", "growth sources"])
 @pytest.mark.parametrize("below", [-5.0, 5.0], ids=["proved", "refused"])
-def test_a_decoder_is_trained_and_proved_or_refused(tmp_path: Path, corpus: Path, below: float) -> None:
+def test_a_decoder_is_trained_and_proved_or_refused(
+    tmp_path: Path, corpus: Path, module: ModuleType, below: float
+) -> None:
     model = {"family": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     tokenizer = {"kind": "byte-bpe", "vocab_size": 300}
     stage = {**bench2m.STAGE, **SMALL_STAGE, "model": model, "tokenizer": tokenizer}
-    made = job(tmp_path, corpus, {"stage": stage, "below_unigram": below})
+    made = job(tmp_path, corpus, {"name": "small", "stage": stage, "below_unigram": below})
     if below > 0:
         with pytest.raises(RunError, match=r"below the unigram entropy \d"):
-            bench2m.build(made)
+            module.build(made)
         return
-    figures = bench2m.build(made)
-    assert figures["held_out"]["tokens"] == 4096
+    figures = module.build(made)
+    assert figures["held_out"]["tokens"] == 4096 and lineage.read_lineage(made.target).cost.train_flops > 0
     assert figures["parameters"] == AutoModelForCausalLM.from_pretrained(made.target).num_parameters()
     assert lineage.read_lineage(made.target).parents == []

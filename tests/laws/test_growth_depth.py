@@ -86,6 +86,10 @@ def test_attention_scaled_by_the_blocks_index_is_not_called_exact() -> None:
     assert "scale_attn_by_inverse_layer_idx" in plan.reason
     assert 1e-6 < error(model, grow_planned(model, plan)) < plan.predicted_error
     assert plan_growth(model, {"hidden_size": 64}).exact
+    # One block on top moves nobody.
+    top = plan_growth(model, {"num_hidden_layers": 3})
+    assert top.exact and top.order == (0, 1, 1)
+    assert error(model, grow_planned(model, top)) == 0
 
 
 @pytest.mark.parametrize(

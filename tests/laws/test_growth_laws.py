@@ -209,7 +209,8 @@ def test_control_uneven_width(family: str, head: str) -> None:
     assert not plan.exact
     assert "48/32 is not an integer; nearest exact width 64" in plan.reason
     assert plan.nearest_exact == {"hidden_size": 64}
-    assert 1e-4 < error(model, grow_planned(model, plan)) < plan.predicted_error
+    wrong = error(model, grow_planned(model, plan))
+    assert 1e-4 < wrong < plan.predicted_error < 30 * wrong
 
 
 def test_control_random_map_is_not_balanced() -> None:

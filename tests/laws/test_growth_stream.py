@@ -354,13 +354,12 @@ def test_a_file_size_limit_is_one_line_and_leaves_nothing(driven: tuple[Path, An
     assert found["left"] == []
 
 
-def test_memory_does_not_grow_with_the_model(driven: tuple[Path, Any]) -> None:
-    """Peak anonymous memory of growing 2 and 8 layers fourfold: some blocks, and no more for the larger one."""
+def test_memory_is_some_blocks_and_not_a_model(driven: tuple[Path, Any]) -> None:
+    """Peak anonymous memory over that of the imports: the rows that wait for the disk (32 MB) and a few blocks."""
     _, found = driven
     small, large = found["memory"]["2"], found["memory"]["8"]
     assert large["result"] > 3.5 * small["result"] > 30e6
-    assert small["peak"] < 60e6
-    assert large["peak"] < small["peak"] + 10e6
+    assert max(small["peak"], large["peak"]) < 80e6 < 0.6 * large["result"]
 
 
 def test_a_plan_that_refuses_writes_nothing(tmp_path: Path) -> None:

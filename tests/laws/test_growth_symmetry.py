@@ -13,7 +13,7 @@ from bequest.anatomy.draws import noise_rows, reader_noise
 from bequest.anatomy.fills import assembled
 from bequest.growth import grow, grow_planned, plan_growth
 from bequest.growth.plan import GrowthPlan
-from growth_support import GQA, VOCAB, build, error, language_head, native_norms
+from growth_support import GQA, VOCAB, build, error, language_head, native_norms, outputs
 
 
 def trained(model: Any, steps: int) -> Any:
@@ -112,6 +112,22 @@ def test_control_noise_that_is_not_centred_shows() -> None:
         weight = bigger.model.layers[0].mlp.down_proj.weight
         weight[:, : weight.shape[1] // 2] += 0.1 * weight.std()
     assert error(model, bigger) > 1e-3
+
+
+@pytest.mark.parametrize("scope", ["transplant", "formula"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "mixtral"])
+def test_noise_changes_nothing_in_aki_either(family: str, scope: str) -> None:
+    """Copies that AKI takes from another layer are no copies: noise on what reads them would not cancel."""
+    model = native_norms(build(family, language_head(family)).double())
+    aki: dict[str, str] = {"name": "aki", "scope": scope}
+    to = {"hidden_size": 64, "num_hidden_layers": 4}
+    plain = native_norms(grow(model, to, [aki, "stack"]))
+    noisy = native_norms(grow(model, to, [aki, "stack", {"name": "noise", "std": 1.0}]))
+    changed = sum(not torch.equal(a, b) for a, b in zip(plain.parameters(), noisy.parameters(), strict=True))
+    assert changed > 3
+    gate = 1e-6 if family == "mixtral" else 1e-12
+    for expected, found in zip(outputs(plain), outputs(noisy), strict=True):
+        assert float((expected - found).abs().max() / expected.abs().max()) < gate
 
 
 def test_noise_does_not_depend_on_how_many_rows_are_made_at_once() -> None:

@@ -300,7 +300,7 @@ LOCKS: dict[str, tuple[dict[str, Any], dict[str, int], Any, dict[str, int], dict
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_locked_units_are_those_that_training_does_not_tell_apart(name: str) -> None:
-    """The report against fifty steps: what it calls locked stays equal to 1e-9, every other copy parts by more."""
+    """The report against twenty steps: what it calls locked stays equal to 1e-9, every other copy parts by more."""
     extra, to, method, duplicated, locked = LOCKS[name]
     model = build(**extra).double()
     bigger, plan = grown(model, to, method)

@@ -375,3 +375,46 @@ def test_growing_leaves_the_source_alone_and_keeps_dtype() -> None:
     assert all(torch.equal(value.double(), model.state_dict()[name]) for name, value in before.items())
     assert bigger.config.hidden_size == 64
     assert model.config.hidden_size == 32
+
+
+# --- verdicts
+
+
+@pytest.mark.parametrize(
+    ("family", "extra", "to", "method", "nearest"),
+    [
+        ("bert", {}, {"hidden_size": 48}, "fpi", {"hidden_size": 64}),
+        ("bert", {}, {"hidden_size": 48}, {"name": "fpi", "map": "random"}, None),
+        ("llama", {}, {"hidden_size": 48}, "net2net", None),
+        ("bert", {}, {"hidden_size": 48, "num_hidden_layers": 4}, ["aki", "identity"], None),
+        (
+            "electra",
+            {"embedding_size": 16},
+            {"hidden_size": 48, "embedding_size": 24},
+            "fpi",
+            {"hidden_size": 64, "embedding_size": 32},
+        ),
+        ("electra", {"embedding_size": 16}, {"hidden_size": 32, "embedding_size": 20}, "fpi", None),
+    ],
+)
+def test_what_is_called_the_nearest_exact_size_is_exact(
+    family: str, extra: dict[str, int], to: dict[str, int], method: Any, nearest: dict[str, int] | None
+) -> None:
+    head = "causal-lm" if family == "llama" else "masked-lm"
+    config = complete_config(family, {**SIZES, **extra}, head=head, vocab_size=48)
+    plan = plan_growth(config, to, method)
+    assert not plan.exact
+    assert plan.nearest_exact == nearest
+    if nearest is not None:
+        assert plan_growth(config, nearest, method).exact
+        assert "nearest exact" in plan.reason
+    else:
+        assert "nearest exact" not in plan.reason
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads"])
+def test_sizes_that_no_model_has_are_refused_at_once(key: str) -> None:
+    config = complete_config("llama", SIZES, head="causal-lm", vocab_size=48)
+    for value in (10**20, 10**9):
+        with pytest.raises(InputError, match="more than any model has"):
+            plan_growth(config, {key: value})

@@ -7,7 +7,6 @@ Imports neither torch nor transformers.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from bequest.anatomy.flops import Flops, count
 from bequest.anatomy.settled import labels_of, settle
 from bequest.anatomy.table import Rate, Row
 from bequest.errors import AnatomyError, InputError
+from bequest.storage import read_json
 
 UnitKind = Literal["head", "kv_head", "neuron", "shared_neuron"]
 
@@ -365,9 +365,6 @@ def anatomy_of(config: Mapping[str, Any] | str | Path, head: str | None = None) 
         path = path / "config.json" if path.is_dir() else path
         if not path.is_file():
             raise InputError("no such config", where=path, remedy="give a model directory")
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError(f"not valid JSON ({error})", where=path) from None
+        config = read_json(path)
         assert isinstance(config, Mapping)
     return Anatomy(config, head or head_of(config))

@@ -17,6 +17,8 @@ from bequest.errors import InputError, did_you_mean
 _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 _GENERAL = ("num_labels", "id2label", "label2id", "problem_type", "dtype")
 _LEAST_HEADS = 4
+#: Beyond these a size is a slip of the keyboard, and planning would take for ever.
+MOST_UNITS, MOST_LAYERS = 2**22, 2**13
 _LEAST_HEAD_DIM = 8
 
 
@@ -158,7 +160,8 @@ def _head_dim_for(hidden: int, wish: int) -> int:
 
 
 def _nearest_divisor(number: int, wish: float, least: int = 1) -> int:
-    legal = [value for value in range(least, number + 1) if number % value == 0]
+    small = [value for value in range(1, math.isqrt(number) + 1) if number % value == 0]
+    legal = [value for value in {*small, *(number // value for value in small)} if value >= least]
     return min(legal, key=lambda value: (abs(value - wish), value)) if legal else number
 
 
@@ -187,6 +190,9 @@ def _named_sizes(family: Family, old: Mapping[str, Any], to: Mapping[str, Any]) 
             raise InputError(f"{family.name} has no size {key!r}", key=key, remedy=did_you_mean(key, known))
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"must be a whole number of at least 1, not {value!r}", key=key)
+        most = MOST_LAYERS if canonical == "num_hidden_layers" else MOST_UNITS
+        if value > most:
+            raise InputError(f"{value} is more than any model has (at most {most})", key=key, remedy="name a size")
         if value < current[canonical]:
             raise InputError(f"{value} is smaller than the source's {current[canonical]}", key=key, remedy="only grow")
         named[canonical] = value

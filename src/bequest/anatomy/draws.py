@@ -58,20 +58,35 @@ def reader_noise(made: Assembly, source: Anatomy, maps: Maps) -> ReaderNoise | N
         return None
     dims = made.tensor.line.dims
     for number, (dim, role) in enumerate(zip(dims, made.roles, strict=True)):
-        if role not in ("read", "raw_read"):
+        if role not in ("read", "raw_read") or number == made.donated:
             continue
-        groups, factors = _groups(dim.axes, role, source, maps)
+        noisy = [axis if _equal_copies(axis, made, source, maps) else "" for axis in dim.axes]
+        groups, factors = _groups(dim.axes, noisy, role, source, maps)
         if (groups >= 0).any():
             return ReaderNoise(made.tensor.name, maps.noise.seed, number - len(dims), groups, factors, maps.noise.std)
     return None
 
 
-def _groups(axes: Sequence[str], role: Role, source: Anatomy, maps: Maps) -> tuple[NDArray[np.int64], Array]:
+def _equal_copies(axis: str, made: Assembly, source: Anatomy, maps: Maps) -> bool:
+    """Whether the copies on an axis that a tensor reads still hold equal values.
+
+    AKI takes some of them from the layer above.  Where whole units move, what reads them moves too and is excluded by
+    its own dimension; under the printed formula the copies of the stream and of the inner units differ.
+    """
+    if maps.scope != "formula" or not maps.donors:
+        return True
+    layer = source.tensors[made.origin].layer
+    return axis != "hidden" and layer not in maps.donors
+
+
+def _groups(
+    axes: Sequence[str], noisy: Sequence[str], role: Role, source: Anatomy, maps: Maps
+) -> tuple[NDArray[np.int64], Array]:
     groups: list[int] = []
     factors: list[float] = []
     offset = 0
-    for axis in axes:
-        found = maps.axes.get(axis)
+    for axis, told in zip(axes, noisy, strict=True):
+        found = maps.axes.get(told)
         if found is None:
             groups += [-1] * source.sizes[axis]
             factors += [1.0] * source.sizes[axis]

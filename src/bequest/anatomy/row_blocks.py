@@ -26,9 +26,10 @@ from bequest.anatomy.fills import Assembly, Fill, assembled, fills
 from bequest.anatomy.maps import Maps
 from bequest.anatomy.runs import Copy, Factors, column_layout, row_runs, total
 from bequest.anatomy.surgery import along
+from bequest.errors import RunError
 
-#: Elements of a block of source rows: in float64 they fit into a core's cache.
-BLOCK_ELEMENTS = 1 << 18
+#: Elements of a block of source rows: in float64 they fit into a processor's last cache, and threads seldom meet.
+BLOCK_ELEMENTS = 1 << 20
 # Rows that a mean sums at once; fixed, so that the sum does not depend on the blocks.
 _SUMMED = 64
 
@@ -140,12 +141,12 @@ class Filling:
     def _scaled(self, rows: Factors, t: torch.Tensor, columns: Factors) -> torch.Tensor:
         """A block times its factors, in float64, a dimension at a time, cast once; the bytes where there are none."""
         if rows is None and columns is None:
-            return t.to(self.dtype)
+            return narrowed(t, self.dtype, self.made.tensor.name)
         wide = t.to(torch.float64, copy=True)
         for factors in (rows, columns):
             if factors is not None:
                 wide *= factors.to(t.device)
-        return wide.to(self.dtype)
+        return narrowed(wide, self.dtype, self.made.tensor.name)
 
     # --- everything else
 
@@ -199,7 +200,8 @@ class Filling:
             grown = grown + torch.from_numpy(added).to(grown.device)
         if self.made.tensor.line.one_plus:
             grown = grown - 1
-        return Piece(slab * self.rows + row, grown.to(self.dtype).contiguous())
+        cast = narrowed(grown, self.dtype, self.made.tensor.name)
+        return Piece(slab * self.rows + row, cast.contiguous())
 
     def _fresh(self, slab: int, row: int, count: int) -> torch.Tensor:
         """What a new model would hold, float64."""
@@ -278,6 +280,22 @@ def fill_tensor(
     for piece in filling.rest():
         flat[piece.row : piece.row + len(piece.values)] = piece.values
     return out
+
+
+def narrowed(t: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """A cast that makes no infinity of a finite value; what keeps its dtype is not looked at.
+
+    Raises:
+        RunError: a value of the tensor ``name`` is too large for float16.
+    """
+    made = t.to(dtype)
+    if dtype == torch.float16 and t.dtype != dtype and made.numel():
+        # The extremes cost a tenth of the cast; only where they are no numbers is every value looked at.
+        finite = torch.stack(torch.aminmax(made)).isfinite().all()
+        if not finite and (made.isinf() & t.isfinite()).any():
+            remedy = "store it in another dtype: --dtype bf16 or fp32"
+            raise RunError("a value is too large for float16", key=name, remedy=remedy)
+    return made
 
 
 def matrices(shape: Sequence[int]) -> tuple[int, int, int]:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 #: The most bytes of one file of weights.
 SHARD_BYTES = 2 * 1024**3
-# Blocks of rows that may wait for the disk.
-_WAITING = 8
+# Bytes of rows that may wait for the disk.
+_WAITING = 32 << 20
 # Bytes digested at once, and then given back to the page cache.
 _CHUNK = 8 << 20
 
@@ -80,10 +80,11 @@ class ShardWriter:
         self.total = sum(tensor.bytes for tensor in tensors.values())
         self.places = _placed(directory, tensors, shard_bytes)
         self._open: dict[Path, int] = {}
-        self._queue: queue.Queue[_Rows | list[str] | None] = queue.Queue(_WAITING)
+        self._queue: queue.SimpleQueue[_Rows | list[str] | None] = queue.SimpleQueue()
+        self._waiting, self._room = 0, threading.Condition()
         self._error: BaseException | None = None
         self._digests: dict[str, Future[str]] = {}
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="digest")
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="digest")
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
 
     def __enter__(self) -> ShardWriter:
@@ -100,7 +101,7 @@ class ShardWriter:
     ) -> None:
         if self._thread.is_alive():
             if error is not None:
-                self._error = self._error or error  # what still waits is dropped
+                self._error = self._error or error
             self._queue.put(None)
             self._thread.join()
         self._pool.shutdown(cancel_futures=True)
@@ -152,6 +153,12 @@ class ShardWriter:
         return digests
 
     def _put(self, item: _Rows | list[str] | None) -> None:
+        """Hand something to the second thread, when the rows that wait for it leave room."""
+        if isinstance(item, _Rows):
+            size = len(item.data)
+            with self._room:
+                self._room.wait_for(lambda: not self._waiting or self._waiting + size <= _WAITING)
+                self._waiting += size
         if self._error is not None:
             raise self._error
         self._queue.put(item)
@@ -159,15 +166,19 @@ class ShardWriter:
     def _run(self) -> None:
         """The second thread: it empties the queue whatever happens, so that nobody waits for it in vain."""
         while (item := self._queue.get()) is not None:
-            if self._error is not None:
-                continue
             try:
-                if isinstance(item, _Rows):
+                if self._error is not None:
+                    pass  # what still waits is dropped
+                elif isinstance(item, _Rows):
                     _write_all(item.descriptor, item.data, item.offset)
                 else:
                     self._digest(item)
             except BaseException as error:
                 self._error = error
+            if isinstance(item, _Rows):
+                with self._room:
+                    self._waiting -= len(item.data)
+                    self._room.notify()
 
     def _digest(self, names: Sequence[str]) -> None:
         """Digest the first of equal parameters; the others have the same bytes."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Floating-point dtypes: a header's name -> torch's.
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# Blocks read before they are asked for.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ class RowReader:
 
 
 class ReadAhead:
-    """Blocks of rows in the order in which they will be asked for, one read ahead on a second thread.
+    """Blocks of rows in the order in which they will be asked for, some read ahead on a second thread.
 
     Args:
         reader: what reads them.
@@ -229,7 +232,9 @@ class ReadAhead:
     def __init__(self, reader: RowReader, blocks: Iterable[tuple[str, int, int]]) -> None:
         self._reader, self._blocks = reader, iter(blocks)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._next = self._submit()
+        self._next: deque[Future[torch.Tensor]] = deque()
+        for _ in range(_AHEAD):
+            self._submit()
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -241,11 +246,11 @@ class ReadAhead:
 
     def take(self) -> torch.Tensor:
         """The next block."""
-        assert self._next is not None, "every block was announced"
-        made: torch.Tensor = self._next.result()
-        self._next = self._submit()
+        made = self._next.popleft().result()
+        self._submit()
         return made
 
-    def _submit(self) -> Any:
+    def _submit(self) -> None:
         block = next(self._blocks, None)
-        return None if block is None else self._pool.submit(self._reader.rows, *block)
+        if block is not None:
+            self._next.append(self._pool.submit(self._reader.rows, *block))

@@ -135,6 +135,8 @@ def parse_sizes(words: list[str]) -> dict[str, Any]:
             raise InputError(f"{pair!r} is not a size", key="--to", remedy="write --to hidden_size=1024")
         if key in sizes:
             raise InputError("is named twice", key=f"--to {key}", remedy="name it once")
+        if value.lstrip("-").isdigit() and int(value) < 1:
+            raise InputError(f"must be a whole number of at least 1, not {value}", key=f"--to {key}")
         try:
             sizes[key] = parse_count(value)
         except ExplainedError as error:

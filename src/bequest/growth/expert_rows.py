@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from bequest.anatomy.draws import FRESH_STD, fresh_rows
+from bequest.anatomy.row_blocks import narrowed
 from bequest.checkpoints.shards import ShardWriter
 from bequest.checkpoints.stored import RowReader
 from bequest.errors import AnatomyError
@@ -105,6 +106,7 @@ def write_experts(
 
     Raises:
         AnatomyError: a stored alias differs from its owner.
+        RunError: a value is too large for float16.
     """
 
     def read(name: str, first: int, count: int) -> torch.Tensor:
@@ -116,7 +118,7 @@ def write_experts(
     left = {name: math.prod(tensor.shape[:-1]) for name, tensor in plan.target.tensors.items()}
     done = 0
     for rows in expert_rows(plan, read):
-        values = rows.values.to(dtypes[rows.tensor])
+        values = narrowed(rows.values, dtypes[rows.tensor], rows.tensor)
         writer.write(rows.tensor, rows.first, values)
         left[rows.tensor] -= len(values)
         if not left[rows.tensor]:

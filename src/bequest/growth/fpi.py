@@ -69,7 +69,7 @@ def duplicated(
 
 def duplicate_verdict(source: Anatomy, target: Anatomy, kind: MapKind) -> Verdict:
     """Whether plain copies preserve the function."""
-    streams = duplicated(source, target, kind, random.Random(0), {}).axes
+    streams = duplicated(source, target, kind, random.Random(0), {}).axes  # any draw: no random map is even but by luck
     if uneven_stream(source, target) is not None:
         return uneven_verdict(source, target, streams)
     uneven = [axis for axis in ("hidden", "embed") if axis in streams and not is_even(streams[axis])]

@@ -79,7 +79,8 @@ def identity_verdict(source: Anatomy, target: Anatomy) -> Verdict:
         reason = "not lossless: in post-LN a block that writes nothing still normalises the stream"
         return Verdict(False, reason, {"num_hidden_layers": source.layers}, FAR)
     switched = [switch for switch in source.family.by_index if source.config.get(switch)]
-    if switched:
+    order, silent = placed(source.layers, target.layers)
+    if switched and any(origin != layer for layer, origin in enumerate(order) if layer not in silent):
         reason = f"not lossless: with {switched[0]} a block computes with its own index, and moving it changes it"
         return Verdict(False, reason, {"num_hidden_layers": source.layers}, FAR)
     return Verdict(True, f"{target.layers - source.layers} identity blocks write nothing into the stream")

@@ -45,7 +45,7 @@ class GrowthPlan:
     Attributes:
         exact: whether the function is preserved up to rounding.
         reason: why, in words.
-        predicted_error: at most how large max|logit difference| / max|logit| is expected to be; 0 where exact.
+        predicted_error: an upper estimate of max|logit difference| / max|logit|; 0 where exact.
         nearest_exact: canonical sizes that would be exact, where these are not; None where these are.
         refusal: why these methods cannot do it at all; None where they can.
         tensors: the target's tensors, tied ones once.
@@ -174,14 +174,15 @@ def plan_growth(
     order = maps.order if maps is not None else tuple(layer % source.layers for layer in range(target.layers))
     _rearrange(config, source, order)
     verdict = _together(verdicts)
+    nearest = _accepted(source, to, verdict.nearest, methods)
     return GrowthPlan(
         source=source,
         target=target,
         to=dict(to),
         exact=verdict.exact and refusal is None,
-        reason=verdict.reason,
+        reason=verdict.reason + _nearest_words(nearest, to),
         predicted_error=verdict.predicted,
-        nearest_exact=_accepted(source, to, verdict.nearest),
+        nearest_exact=nearest,
         refusal=refusal,
         tensors=_planned(source, target, maps or Maps({}, order)),
         params=target.parameters(),
@@ -242,6 +243,9 @@ def source_anatomy(config_or_model: Mapping[str, Any] | str | Path | PreTrainedM
         config = config_or_model.config.to_dict()
         config["architectures"] = [type(config_or_model).__name__]
         config.pop("_name_or_path", None)
+    if config.get("quantization_config"):
+        remedy = "dequantise it first, and save it in float32 or bfloat16"
+        raise InputError("a quantised model cannot be grown", key="quantization_config", remedy=remedy)
     return Anatomy(config, head_of(config))
 
 
@@ -339,8 +343,20 @@ def _together(verdicts: Sequence[Verdict]) -> Verdict:
     return Verdict(False, reason, nearest or None, max(verdict.predicted for verdict in inexact))
 
 
-def _accepted(source: Anatomy, to: Mapping[str, Any], nearest: Mapping[str, int] | None) -> dict[str, int] | None:
-    """The exact sizes near the wanted ones as the family's config takes them; sizes that do not fit follow instead."""
+def _nearest_words(nearest: Mapping[str, int] | None, to: Mapping[str, Any]) -> str:
+    changed = {key: value for key, value in (nearest or {}).items() if to.get(key) != value}
+    if list(changed) == ["hidden_size"]:
+        return f"; nearest exact width {changed['hidden_size']}"
+    return f"; nearest exact {', '.join(f'{key} {value}' for key, value in changed.items())}" if changed else ""
+
+
+def _accepted(
+    source: Anatomy, to: Mapping[str, Any], nearest: Mapping[str, int] | None, methods: Sequence[tuple[str, Growth]]
+) -> dict[str, int] | None:
+    """The sizes near the wanted ones at which the same methods are exact, as the family's config takes them.
+
+    Named sizes that do not fit there follow instead.
+    """
     if nearest is None:
         return None
     canonical = {source.family.canonical(key): value for key, value in to.items()}
@@ -348,10 +364,11 @@ def _accepted(source: Anatomy, to: Mapping[str, Any], nearest: Mapping[str, int]
         wish = {**kept, **nearest}
         try:
             config, _ = target_config(source.config, wish)
-            Anatomy(config, source.head)
+            target = Anatomy(config, source.head)
         except InputError:
             continue
-        return wish
+        if all(found.verdict(source, target).exact for _, found in methods):
+            return wish
     return None
 
 

@@ -67,7 +67,8 @@ def grow_checkpoint(
     Raises:
         InputError: no whole model there, or sizes, methods or a dtype that cannot be.
         AnatomyError: the files and the family's table disagree; nothing is left then.
-        RunError: the disk is full or cannot be read; nothing half-written is left.
+        RunError: the disk is full or cannot be read, another run is making ``out``, or a value is too large for
+            float16; nothing half-written is left.
     """
     directory = Path(source)
     if not directory.is_dir() or is_adapter(directory):
@@ -248,5 +249,7 @@ def _stored_config(plan: GrowthPlan, directory: Path, dtype: str | None) -> dict
             config["dtype"] = stored[key]
     if dtype is not None:
         config["dtype"] = dtype
-    config.pop("_name_or_path", None)
+    # Neither where it came from, nor code that is not copied, nor an empty note on quantisation.
+    for key in ("_name_or_path", "auto_map", "quantization_config"):
+        config.pop(key, None)
     return dict(config)

@@ -105,12 +105,18 @@ def normed_axes(anatomy: Anatomy) -> frozenset[str]:
     )
 
 
+def uneven_streams(source: Anatomy, target: Anatomy) -> dict[str, int]:
+    """The stream axes that do not grow by a whole multiple -> their nearest whole multiples."""
+    return {
+        axis: max(2, round(target.sizes[axis] / source.sizes[axis])) * source.sizes[axis]
+        for axis in STREAMS
+        if axis in source.sizes and target.sizes[axis] % source.sizes[axis]
+    }
+
+
 def uneven_stream(source: Anatomy, target: Anatomy) -> tuple[str, int] | None:
-    """The first stream axis that does not grow by a whole multiple, and its nearest whole multiple."""
-    for axis in STREAMS:
-        if axis in source.sizes and target.sizes[axis] % source.sizes[axis]:
-            return axis, max(2, round(target.sizes[axis] / source.sizes[axis])) * source.sizes[axis]
-    return None
+    """The first of :func:`uneven_streams`, or none."""
+    return next(iter(uneven_streams(source, target).items()), None)
 
 
 def even_only(source: Anatomy, axis: str) -> str:
@@ -125,11 +131,11 @@ def uneven_verdict(source: Anatomy, target: Anatomy, maps: Mapping[str, AxisMap]
     """The verdict on copies whose norms see them in uneven numbers."""
     uneven = uneven_stream(source, target)
     assert uneven is not None
-    axis, legal = uneven
+    axis, _ = uneven
     why = even_only(source, axis) or NORMS[source.family.norm]
-    sizes = f"{target.sizes[axis]}/{source.sizes[axis]}"
-    reason = f"not lossless: {why} and {sizes} is not an integer; nearest exact width {legal}"
-    return Verdict(False, reason, {STREAMS[axis]: legal}, uneven_error(maps[axis], source))
+    reason = f"not lossless: {why} and {target.sizes[axis]}/{source.sizes[axis]} is not an integer"
+    nearest = {STREAMS[axis]: legal for axis, legal in uneven_streams(source, target).items()}
+    return Verdict(False, reason, nearest, uneven_error(maps[axis], source))
 
 
 def is_even(found: AxisMap) -> bool:
