@@ -426,38 +426,3 @@ def test_disk_full_is_one_line_and_leaves_nothing(corpus: Corpus, tokenizer: Any
             os._exit(3 if not [p for p in tmp_path.iterdir() if p.is_dir()] else 4)
 
     assert in_child(work) == 3
-
-
-def test_memory_does_not_grow_with_the_corpus(tokenizer: Any, tmp_path: Path) -> None:
-    """Peak memory of packing 12 MB is that of packing 3 MB, give or take 4 MB."""
-    rng = random.Random(4)
-    lines = "".join(json.dumps({"text": sentence(rng, 400)}) + "\n" for _ in range(1000))
-    for name, times in (("first", 2), ("small", 2), ("large", 8)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines.replace("ba", f"{name}{n}") for n in range(times)))
-    reader, writer = multiprocessing.Pipe()
-
-    def peak(name: str, use: Callable[[Corpus], object]) -> int:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-        kept = use(open_corpus("c", CorpusSpec(files=f"{name}.jsonl"), tmp_path))
-        status = Path("/proc/self/status").read_text()
-        del kept
-        return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) * 1024  # type: ignore[union-attr]
-
-    def work() -> None:
-        packing.BATCH_CHARACTERS = 2**17
-
-        def pack(corpus: Corpus, block: int = 128) -> object:
-            return pack_corpus(corpus, tokenizer, block=block, cache=tmp_path)
-
-        pack(open_corpus("c", CorpusSpec(files="first.jsonl"), tmp_path))  # buffers and caches reach their size
-        small, large = peak("small", pack), peak("large", pack)
-        documents = open_corpus("c", CorpusSpec(files="large.jsonl"), tmp_path).documents()
-        everything = [f"{document.text} {copy}" for document in documents for copy in range(4)]  # 48 MB
-        writer.send([small, large, peak("small", lambda corpus: pack(corpus, 64))])
-        del everything
-
-    assert in_child(work) == 0
-    small, large, held = reader.recv()
-    assert (tmp_path / "large.jsonl").stat().st_size > 12e6 > 3.5 * (tmp_path / "small.jsonl").stat().st_size
-    assert large < small + 4e6
-    assert held > small + 20e6  # control: what is held is seen
