@@ -82,10 +82,10 @@ def remark(lines: Sequence[Line]) -> list[str]:
     if not missed:
         return []
     return [
-        f"**Above {ACCEPTED} on this machine:** {', '.join(missed)}. Growing takes some four times the processor time of "
-        "`cp`, and there are two cores for it: the digests of what is read and written (SHA-256, about a quarter of that "
-        "time), the scaling in float64, laying out the columns, and writing through the page cache, which `cp` does "
-        "inside the kernel.",
+        f"**Above {ACCEPTED} on this machine:** {', '.join(missed)}. Growing takes some four times the processor time "
+        "of `cp`, and there are two cores for it: the digests of what is read and written (SHA-256, about a quarter of "
+        "that time), the scaling in float64, laying out the columns, and writing through the page cache, which `cp` "
+        "does inside the kernel.",
         "",
     ]
 
