@@ -43,6 +43,13 @@ def lineage_for(directory: Path, stage: str, base: Path | None, **more: Any) -> 
     return directory
 
 
+def resigned(directory: Path) -> None:
+    """Give a lineage that was edited the id of its new content."""
+    record = lineage.read_lineage(directory)
+    new = lineage.lineage_id(record.digests.weights, record.parents, record.operation)
+    lineage.write_lineage(directory, record.model_copy(update={"id": new}))
+
+
 def grown_from(model: Any, old: Path, new: Path, to: Mapping[str, int], method: Any, seed: int = 0) -> Family:
     """Grow a model that lies in ``old`` into ``new``, with the lineage that a grow stage leaves."""
     plan = plan_growth(model, to, method, seed=seed)

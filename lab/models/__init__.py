@@ -15,6 +15,7 @@ from lab.models.bench2m import MAKER as BENCH2M
 from lab.models.growth_sources import MAKERS as GROWTH_SOURCES
 from lab.models.making import Maker, flaw, identity_of, make_model
 from lab.models.minilm import MAKER as MINILM
+from lab.models.minilm_half import MAKER as MINILM_HALF
 from lab.models.smollm2 import MAKER as SMOLLM2
 from lab.models.stories15m import MAKER as STORIES15M
 
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "Maker", "make", "model_directory", "model_identity"]
 
-MODELS: dict[str, Maker] = {maker.name: maker for maker in (MINILM, STORIES15M, SMOLLM2, BENCH2M, *GROWTH_SOURCES)}
+MODELS: dict[str, Maker] = {
+    maker.name: maker for maker in (MINILM, STORIES15M, SMOLLM2, BENCH2M, *GROWTH_SOURCES, MINILM_HALF)
+}
 
 
 def make(name: str, console: Console, again: bool = False) -> Path:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import Any
 from bequest.errors import BequestError, InputError, RunError
 
 PARTIAL = ".partial"
+#: Random bytes in a temporary file's name.
+_TOKEN = 6
 TORCH_WRITER = "inline_container.cc"
 
 
@@ -56,19 +60,48 @@ def replace(source: Path, target: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; of several writers at once each writes it whole, and the last one stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{PARTIAL}")
     with disk_errors(path):
+        _sweep(path)
+        temporary, descriptor = _own_file(path)
         try:
-            with temporary.open("wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            replace(temporary, path)
+                replace(temporary, path)  # before the file is closed, which ends its lock
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _own_file(path: Path) -> tuple[Path, int]:
+    """A new file beside ``path`` that no other writer has; its descriptor holds a lock until it is closed."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(_TOKEN)}{PARTIAL}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            _lock(descriptor, fcntl.LOCK_EX)
+            if _is_at(descriptor, temporary):  # not swept between the two calls
+                return temporary, descriptor
+        except BaseException:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(descriptor)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed writers of ``path`` left: nobody holds a lock on it.  Where locks do not work it stays."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * _TOKEN}{PARTIAL}"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(left, os.O_WRONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

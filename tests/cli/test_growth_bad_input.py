@@ -112,6 +112,18 @@ def refused(words: str, place: Path, capsys: pytest.CaptureFixture[str], *, code
         ("llama out --to hidden_size=64 --method fpi:mapp=random", ["fpi has no option 'mapp'", "did you mean 'map'?"]),
         ("llama out --to hidden_size=64 --method fpi:map=square", ["map must be circular or random, not 'square'"]),
         ("llama out --to hidden_size=64 --method noise:std=-1", ["std must be a number of at least 0"]),
+        (
+            "llama out --to hidden_size=64 --method isometric,noise:std=-1",
+            ["method: noise: std must be a number of at least 0, not -1"],
+        ),
+        ("llama out --to hidden_size=64 --method ligo:noise=-1", ["ligo: noise must be a number of at least 0"]),
+        ("llama out --to num_experts=4 --method upcycle:perturb=-1", ["upcycle: perturb must be a number of at least"]),
+        ("llama out --to hidden_size=96 --method hypercloning:snr_db=x", ["hypercloning: snr_db must be a number"]),
+        ("llama out --to hidden_size=96 --method hypercloning:snr_db=-1e9", ["hypercloning: snr_db must be a number"]),
+        # experts
+        ("llama out --to num_local_experts=4", ["num_local_experts: llama has no experts", "the method upcycle makes"]),
+        ("llama out --to num_experts=4,hidden_size=96", ["num_experts: llama has no experts", "--method upcycle"]),
+        ("gpt2 out --to num_experts=4", ["num_experts: gpt2 has no experts", "one of llama, mistral, qwen2"]),
         ("llama out --to hidden_size=64 --method gone.module:Class", ["gone.module:Class cannot be imported"]),
         (
             "llama out --to hidden_size=64 --method fpi --method isometric",
@@ -183,6 +195,9 @@ def reconfigured(**changes: Any) -> Callable[[Path], None]:
         ({"architectures": []}, ["architectures: the config names no architecture"]),
         ({"hidden_size": "wide"}, ["hidden_size: must be a whole number"]),
         ({"num_key_value_heads": 4}, ["num_key_value_heads: 6 query heads cannot share 4"]),
+        ({"rope_scaling": 5}, ["llama/config.json: rope_scaling: must be a mapping, not 5", "leave it out, or write"]),
+        ({"rope_parameters": [1]}, ["llama/config.json: rope_parameters: must be a mapping, not [1]"]),
+        ({"partial_rotary_factor": "x"}, ["llama/config.json: partial_rotary_factor: must be a number, not 'x'"]),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
@@ -298,6 +313,14 @@ def test_the_unchanged_shards_do_grow(place: Path, capsys: pytest.CaptureFixture
     for source in ("shards", "llama"):
         assert call(["grow", source, f"{source}-big", "--to", "hidden_size=96"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_prompts_that_cannot_be_encoded(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "texts.txt").write_text("a text\n")
+    words = "llama out --to hidden_size=96 --check --prompts texts.txt"
+    for more in ("", " --plan"):
+        line = refused(words + more, place, capsys)
+        assert "llama: --prompts: no tokenizer in this directory" in line and "leave --prompts out" in line
 
 
 def test_no_space(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from bequest import checkpoints, growth, lineage
 from bequest.anatomy import FAMILIES, complete_config
 from bequest.cli import call
-from bequest.commands import terminal
+from bequest.commands import growing, terminal
 from bequest.commands.growing import parse_method, parse_sizes
 from bequest.commands.support_matrix import supported
 from bequest.errors import InputError
@@ -131,6 +131,12 @@ def test_prompts_of_ones_own_are_checked_too(run: Run, tiny: Path) -> None:
     assert found["check"]["positions"] == 3 * 7 + 40 + 30 + 32 + 5
 
 
+def test_prompts_that_are_too_long_are_refused_before_anything_is_written(run: Run, tiny: Path) -> None:
+    Path("prompts.txt").write_text("w1 w2\n" + "w3 " * 40)
+    line = run("grow", tiny, "big", *ODD, "--check", "--prompts", "prompts.txt", code=2)
+    assert "prompts.txt: --prompts: a prompt has 40 tokens; 1 to 39 are possible" in line and not Path("big").exists()
+
+
 def test_growth_for_training_leaves_no_copies_locked(run: Run, tiny: Path) -> None:
     text = run("grow", tiny, "big", *ODD, "--for-training", "--check")
     assert "by isometric + identity + noise (chosen by auto)" in text and "locked copies" not in text
@@ -225,6 +231,13 @@ def test_sizes_and_methods_are_read_from_words() -> None:
         "deep": True,
         "x": None,
     }
+    assert list(growing.one_by_one("isometric, identity")) == ["isometric", "identity"]
+    assert list(growing.one_by_one("fpi:map=random, noise:std=0.1,identity")) == [
+        "fpi:map=random",
+        "noise:std=0.1",
+        "identity",
+    ]
+    assert list(growing.one_by_one("identity,a.b:Class:std=0.1,path=c:d")) == ["identity", "a.b:Class:std=0.1,path=c:d"]
     with pytest.raises(InputError, match=r"--method fpi: 'random' is not an option; write --method fpi:key=value"):
         parse_method("fpi:map=random,random")
 

@@ -45,8 +45,9 @@ def test_list_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert {"wikitext2", "medline", "mail"} <= set(found["sources"]) and len(found["sources"]) == 10
     assert found["sources"]["foldoc"] == {"corpora": ["computing"], "tasks": ["computing-topic"]}
-    assert found["models"][:4] == ["minilm", "stories15m", "smollm2", "bench2m"] and "llama32x2" in found["models"]
-    assert {"stream", "screening"} <= found["experiments"].keys()
+    assert found["models"][:4] == ["minilm", "stories15m", "smollm2", "bench2m"]
+    assert {"llama32x2", "minilm3"} < set(found["models"])
+    assert {"stream", "screening", "growth", "growth_masked"} <= found["experiments"].keys()
     assert PROGRAM.call(["list"]) == 0
     text = capsys.readouterr().out
     assert (

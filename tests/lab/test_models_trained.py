@@ -1,4 +1,4 @@
-"""The models of the kit that are trained here, in miniature: a head on a frozen encoder, and a decoder from nothing."""
+"""The models of the kit that are trained here, in miniature: a head on an encoder, half an encoder, and decoders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bequest.data.corpora import open_corpus
 from bequest.data.specs import CorpusSpec
 from bequest.data.tokenizer_training import train_tokenizer
 from bequest.errors import RunError
-from lab.models import bench2m, growth_sources, minilm
+from lab.models import bench2m, growth_sources, minilm, minilm_half
 from lab.models.making import Job
 from lab.models.warmup import FrozenEncoder
 
@@ -67,22 +67,34 @@ def job(tmp_path: Path, corpus: Path, settings: dict[str, Any]) -> Job:
 
 
 def warming(tmp_path: Path, corpus: Path, below_control: float) -> Job:
-    """A job on a tiny sentence encoder: no head, but a pooler and a stale buffer, as published."""
+    """A job on a tiny sentence encoder of one layer."""
     stage = {**minilm.STAGE, **SMALL_STAGE}
     made = job(tmp_path, corpus, {"stage": stage, "below_control": below_control})
-    place = made.source / minilm.FOLDER
+    publish_encoder(made.source / minilm.FOLDER, tmp_path, corpus, layers=1)
+    return made
+
+
+def halving(tmp_path: Path, corpus: Path, below_unigram: float) -> Job:
+    """A job on a tiny sentence encoder of four layers, of which two stay."""
+    stage = {**minilm_half.STAGE, **SMALL_STAGE, "bf16": False}
+    made = job(tmp_path, corpus, {"kept": [0, 2], "stage": stage, "below_unigram": below_unigram})
+    publish_encoder(made.source / minilm.FOLDER, tmp_path, corpus, layers=4)
+    return made
+
+
+def publish_encoder(place: Path, tmp_path: Path, corpus: Path, *, layers: int) -> None:
+    """A sentence encoder: no head, but a pooler and a stale buffer, as published."""
     place.mkdir(parents=True)
     opened = open_corpus("general", CorpusSpec(files=str(corpus)), tmp_path)
     tokenizer = train_tokenizer("wordpiece", [opened], 200)
     tokenizer.save_pretrained(place)
     torch.manual_seed(7)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {"hidden_size": 16, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 32}
     model = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes))
     model.save_pretrained(place)
     stored = load_file(place / "model.safetensors")
     stored["embeddings.position_ids"] = torch.arange(64)[None]
     save_file(stored, place / "model.safetensors", metadata={"format": "pt"})
-    return made
 
 
 def test_the_head_learns_and_the_encoder_stays(tmp_path: Path, corpus: Path) -> None:
@@ -153,6 +165,45 @@ def test_the_frozen_encoder_drops_nothing_out(tmp_path: Path, corpus: Path) -> N
     assert model.training
     assert twice_the_same()
     assert model.config.hidden_dropout_prob > 0
+
+
+def test_the_layers_that_stay_are_the_packages_in_their_order(tmp_path: Path, corpus: Path) -> None:
+    made = halving(tmp_path, corpus, below_unigram=0.0)
+    place, half = made.source / minilm.FOLDER, made.work / "half"
+    half.mkdir()
+    minilm_half.keep_layers(place, half, [0, 2])
+    whole, cut = minilm.encoder_state(place), load_file(half / "model.safetensors")
+
+    def layer(state: dict[str, torch.Tensor], index: int) -> dict[str, torch.Tensor]:
+        prefix = f"encoder.layer.{index}."
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+        return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+    assert layer(cut, 0) and same(layer(cut, 0), layer(whole, 0)) and same(layer(cut, 1), layer(whole, 2))
+    assert not same(layer(cut, 1), layer(whole, 1)), "the comparison can fail"
+    assert not layer(cut, 2)
+    others = {name for name in whole if not name.startswith("encoder.")}
+    assert others and same({name: cut[name] for name in others}, {name: whole[name] for name in others})
+
+
+@pytest.mark.parametrize("below", [-5.0, 5.0], ids=["proved", "refused"])
+def test_half_an_encoder_is_trained_whole_and_proved_or_refused(tmp_path: Path, corpus: Path, below: float) -> None:
+    made = halving(tmp_path, corpus, below_unigram=below)
+    if below > 0:
+        with pytest.raises(RunError, match=r"below the unigram entropy \d"):
+            minilm_half.build(made)
+        return
+    figures = minilm_half.build(made)
+    model = AutoModelForMaskedLM.from_pretrained(made.target)
+    assert model.config.num_hidden_layers == 2 and figures["parameters"] == model.num_parameters()
+    start = load_file(made.work / minilm_half.HEADED / "model.safetensors")
+    end = load_file(made.target / "model.safetensors")
+    assert start.keys() == end.keys() and not any(torch.equal(start[name], end[name]) for name in end)
+    record = lineage.read_lineage(made.target)
+    assert [(parent.name, parent.path) for parent in record.parents] == [(minilm_half.HEADED, None)]
+    assert figures["held_out"]["tokens"] == record.cost.tokens == 4096
 
 
 @pytest.mark.parametrize("module", [bench2m, growth_sources], ids=["bench2m", "growth sources"])

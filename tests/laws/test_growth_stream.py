@@ -275,7 +275,8 @@ def read_so_far() -> int:
     ],
     ids=["stack", "transplant", "formula", "random"],
 )
-def test_the_source_is_read_once(to: dict[str, int], method: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("adopted", [False, True])
+def test_the_source_is_read_once(to: dict[str, int], method: Any, adopted: bool, tmp_path: Path) -> None:
     """By the process' own count of bytes read; files that were mapped instead would escape it, so none may be."""
     sizes = {"hidden_size": 256, "num_hidden_layers": 3, "intermediate_size": 512}
     model = build("llama", "causal-lm", sizes=sizes, tie_word_embeddings=True)
@@ -285,6 +286,8 @@ def test_the_source_is_read_once(to: dict[str, int], method: Any, tmp_path: Path
     save_file(weights, tmp_path / "small" / "model.safetensors", metadata={"format": "pt"})
     del weights
     size = (tmp_path / "small" / "model.safetensors").stat().st_size
+    if adopted:  # a lineage is believed only where the weights are those that it names
+        lineage.write_lineage(tmp_path / "small", lineage.make_lineage(tmp_path / "small", name="small", stage="adopt"))
     maps: list[str] = []
 
     def watch(done: int, total: int) -> None:
@@ -294,6 +297,7 @@ def test_the_source_is_read_once(to: dict[str, int], method: Any, tmp_path: Path
     grow_checkpoint(tmp_path / "small", tmp_path / "warm", to, method, progress=watch)
     assert len(maps) == 4
     assert not any(str(tmp_path / "small") in held for held in maps)
+    (tmp_path / "small" / "model.safetensors").touch()  # what this process knows of the file, it knows no more
     before = read_so_far()
     grow_checkpoint(tmp_path / "small", tmp_path / "big", to, method)
     read = read_so_far() - before

@@ -321,7 +321,9 @@ stages:
         ("llama", {}, {**FOUR, "router_aux_loss_coef": -1}, "upcycle", "router_aux_loss_coef: must be a number"),
         ("llama", {}, FOUR, ["isometric", "upcycle"], "upcycle goes alone; grow first"),
         ("llama", {}, FOUR, {"name": "upcycle", "drop": 1}, "drop must be a share"),
-        ("llama", {}, FOUR, "auto", "num_experts"),
+        ("llama", {}, FOUR, "auto", "num_experts: llama has no experts; the method upcycle makes them"),
+        ("gpt2", {}, FOUR, "auto", "num_experts: gpt2 has no experts; the method upcycle .* llama, mistral, qwen2"),
+        ("mixtral", {}, {"num_local_experts": 16}, "auto", "num_local_experts: the number of experts stays 8"),
     ],
 )
 def test_what_cannot_be_upcycled_is_refused(family: str, variant: Any, to: Any, method: Any, complaint: str) -> None:

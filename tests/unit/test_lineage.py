@@ -181,6 +181,40 @@ def test_an_artefact_without_lineage_has_the_id_that_adopting_gives(tmp_path: Pa
     assert adopted.id == before == lineage.lineage_id(lineage.weights_digest(model), (), Operation(stage="adopt"))
 
 
+def test_a_lineage_beside_other_weights_is_not_believed(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    made = make(model)
+    assert lineage.proven_id(model) == lineage.identity_of(model) == made.id  # the control
+    assert lineage.describes(made, model)
+    other = {**WEIGHTS, "model.norm.weight": ("F32", (2,), floats(5, 7))}
+    make_model(model, other)
+    assert not lineage.describes(made, model) and lineage.identity_of(model) == made.id
+    assert lineage.proven_id(model) == lineage.identity_of(make_model(tmp_path / "n", other))
+    assert lineage.parent_of(model, "base").id == lineage.proven_id(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value["operation"]["parameters"].update(tokens=6),
+        lambda value: value["digests"].update(weights="0" * 64),
+        lambda value: value["parents"].append({"id": "a" * 64, "role": "base", "name": "p"}),
+    ],
+    ids=["operation", "weights", "parents"],
+)
+def test_an_id_is_that_of_its_content(tmp_path: Path, change: Any) -> None:
+    model = make_model(tmp_path / "m")
+    made = make(model, parameters={"tokens": 5, "rate": 1e-22, "share": 1 / 3, "name": "ü", "none": None})
+    file = model / "lineage.json"
+    value = json.loads(file.read_text())
+    lineage.check_id(lineage.read_lineage(model), model)  # the control: what was written can be read and proven
+    lineage.check_id(made, model)
+    change(value)
+    file.write_text(json.dumps(value))
+    with pytest.raises(InputError, match=r"lineage\.json: id: is not the id of what stands here.*restore it"):
+        lineage.check_id(lineage.read_lineage(model), model)
+
+
 def test_measures_are_merged_and_the_id_stays(tmp_path: Path) -> None:
     model = make_model(tmp_path / "m")
     first = make(model, measures={"perplexity": {"a": {"loss": 2.0}}})

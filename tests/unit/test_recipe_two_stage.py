@@ -32,7 +32,7 @@ def recipe(tmp_path: Path) -> Path:
     return tmp_path / "plan.yaml"
 
 
-@pytest.mark.parametrize(("until", "share"), [("25%", 0.25), ("8k", 0.2), ("1", 1.0), ("1M", 1.0)])
+@pytest.mark.parametrize(("until", "share"), [("25%", 0.25), ("8k", 0.2), ("1", 1.0), ("40k", 1.0)])
 def test_a_plan_counts_prefixes(recipe: Path, until: str, share: float) -> None:
     plan = make_plan(load_recipe(recipe, [f"stages.v1.two_stage.until={until}"]))
     stage = plan.stage("v1")
@@ -61,6 +61,7 @@ def test_the_defaults_are_the_papers(recipe: Path) -> None:
         ("two_stage={block: 7}", "two_stage.block", "a block of 7 layers is more than the model's 6; use at most 3"),
         ("two_stage={block: 0}", "two_stage.block", "must be above 0"),
         ("two_stage={until: 0}", "two_stage.until", "must be above 0"),
+        ("two_stage={until: 1e9}", "two_stage.until", "1000000000 tokens are more than the stage's 40000; use at most"),
         ("two_stage={blocks: 2}", "two_stage.blocks", "did you mean 'block'"),
         ("two_stage=true", "two_stage", "is not a mapping"),
         ("training={torch_compile: true}", "two_stage", "does not go with training.torch_compile"),
@@ -80,6 +81,9 @@ def test_settings_refuse_the_same() -> None:
         TwoStage(until=0)
     with pytest.raises(InputError, match="cannot be trained"):
         TwoStage(block=0)
+    assert TrainSettings(tokens=500, two_stage=TwoStage(until=500)).two_stage is not None
+    with pytest.raises(InputError, match="501 tokens are more than the stage's 500"):
+        TrainSettings(tokens=500, two_stage=TwoStage(until=501))
     with pytest.raises(InputError, match="torch_compile"):
         TrainSettings(tokens=1, two_stage=TwoStage(), training={"torch_compile": True})
 

@@ -19,7 +19,7 @@ from bequest.errors import InputError
 from bequest.recycling import METHODS, Generation, read_tuned
 from bequest.recycling.lineage_route import route_to
 from bequest.recycling.through_maps import Carry
-from carrying_support import Family, adapted, apart, fresh, grown, grown_from, lineage_for, on
+from carrying_support import Family, adapted, apart, fresh, grown, grown_from, lineage_for, on, resigned
 
 WIDER = {"hidden_size": 48}
 LORA = {"r": 2, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
@@ -31,11 +31,12 @@ def family(tmp_path: Path) -> Family:
 
 
 def rerecorded(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change what the lineage of a grown base says of its growth."""
+    """Change what the lineage of a grown base says of its growth, with the id that such a lineage has."""
     file = directory / lineage.FILE
     record = json.loads(file.read_text())
     change(record["operation"]["maps"])
     file.write_text(json.dumps(record))
+    resigned(directory)
 
 
 # --- routes
@@ -165,9 +166,15 @@ def test_other_kinds_are_refused_by_name(config: Any, said: str, family: Family,
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda maps: maps.pop("maps"), r"new: operation\.maps: .*does not hold the maps of its growth \(isometric\)"),
-        (lambda maps: maps.update(digest="0" * 64), r"maps\.digest: .*not those of their digest"),
-        (lambda maps: maps["source_config"].update(model_type="mistral"), "became llama.*tuned on mistral"),
+        (
+            lambda maps: maps.pop("maps"),
+            r"json: operation\.maps: it does not hold the maps of its growth \(isometric\)",
+        ),
+        (lambda maps: maps.update(digest="0" * 64), r"lineage\.json: maps\.digest: .*not those of their digest"),
+        (
+            lambda maps: maps["source_config"].update(model_type="mistral"),
+            r"new/lineage\.json: model_type: .*became llama.*tuned on mistral",
+        ),
     ],
     ids=["learned", "damaged", "another family"],
 )

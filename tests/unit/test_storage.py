@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bequest import storage
 from bequest.errors import InputError, RunError
-from bequest.storage import atomic_directory, read_json
+from bequest.storage import atomic_directory, read_json, write_text
 from bequest.tensor_files import check_target
 
 FORKED = multiprocessing.get_context("fork")
@@ -129,6 +130,56 @@ def test_an_error_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         failing()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is stopped just before its rename, another writes the same file, a third is killed; nothing is left."""
+    waits, goes_on, fsync = threading.Event(), threading.Event(), os.fsync
+
+    def slow(descriptor: int) -> None:
+        if threading.current_thread().name == "first" and not waits.is_set():
+            waits.set()
+            assert goes_on.wait(20)
+        fsync(descriptor)
+
+    monkeypatch.setattr(storage.os, "fsync", slow)
+    failed: list[BaseException] = []
+
+    def first() -> None:
+        try:
+            write_text(tmp_path / "x.json", "first")
+        except BaseException as error:
+            failed.append(error)
+
+    writer = threading.Thread(target=first, name="first")
+    writer.start()
+    assert waits.wait(20)
+    (held,) = tmp_path.iterdir()
+    write_text(tmp_path / "x.json", "second")
+    assert (tmp_path / "x.json").read_text() == "second" and held.exists()
+    goes_on.set()
+    writer.join()
+    assert not failed and (tmp_path / "x.json").read_text() == "first"
+    # What a killed writer left, another file's, and a directory being made.
+    for name in (".x.json.0123456789ab.partial", ".y.json.0123456789ab.partial"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".x.json.ba9876543210.partial").mkdir()
+    write_text(tmp_path / "x.json", "third")
+    left = [".x.json.ba9876543210.partial", ".y.json.0123456789ab.partial", "x.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+def test_a_file_has_the_usual_permissions_and_an_error_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "x", "old")
+    (tmp_path / "usual").write_text("")
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    monkeypatch.setattr(storage, "replace", lambda *_: (_ for _ in ()).throw(KeyError("x")))
+    with pytest.raises(KeyError):
+        write_text(tmp_path / "x", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["usual", "x"]
+    assert (tmp_path / "x").read_text() == "old"
 
 
 def test_something_in_the_way_is_one_line(tmp_path: Path) -> None:

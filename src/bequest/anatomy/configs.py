@@ -9,9 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from bequest.anatomy.experts import fitting_width, has_experts
 from bequest.anatomy.families import family_named, family_of, head_named
 from bequest.anatomy.settled import SIZES, settle
 from bequest.anatomy.table import Family
+from bequest.checkpoints import GROUPED_ROWS
 from bequest.errors import InputError, did_you_mean
 
 _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
@@ -28,8 +30,8 @@ def complete_config(
     """A full config of a new model from the sizes that matter.
 
     Sizes not named follow the family's defaults: the head_dim is the family's, halved until there are at least four
-    heads; the heads' share of the width, the key-value ratio and the FFN ratio are the family's; an electra embedding
-    stays at most as wide as the model.
+    heads; the heads' share of the width, the key-value ratio and the FFN ratio are the family's, experts' widths going
+    up to what grouped kernels take; an electra embedding stays at most as wide as the model.
 
     Args:
         family: transformers' ``model_type``.
@@ -58,7 +60,8 @@ def complete_config(
 def target_config(source: Mapping[str, Any], to: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """The config that a model grows to, and the sizes that were inferred.
 
-    head_dim stays, heads = hidden / head_dim, the key-value ratio and the FFN ratio stay; a named size wins.
+    head_dim stays, heads = hidden / head_dim, the key-value ratio and the FFN ratio stay (experts' widths go up to what
+    grouped kernels take); a named size wins.
 
     Args:
         source: the config of the model to be grown.
@@ -138,7 +141,8 @@ def _inferred_sizes(family: Family, given: Mapping[str, Any]) -> dict[str, Any]:
     if "num_key_value_heads" in family.defaults:
         found["num_key_value_heads"] = _nearest_divisor(heads, heads * defaults["num_key_value_heads"] / many)
     ffn = defaults[key("intermediate_size")]
-    found[key("intermediate_size")] = max(1, round(hidden * ffn / wide))
+    width = max(1, round(hidden * ffn / wide))
+    found[key("intermediate_size")] = fitting_width(width) if has_experts(family) else width
     inner = given.get(key("intermediate_size")) or found[key("intermediate_size")]
     for name in family.keep_ratio:
         found[name] = max(1, round(inner * defaults[name] / ffn)) if isinstance(inner, int) else None
@@ -221,8 +225,7 @@ def _follow(family: Family, old: Mapping[str, Any], named: Mapping[str, int]) ->
         wish = heads * least / current["num_attention_heads"]
         found["num_key_value_heads"] = (_nearest_divisor(heads, wish, least), f"one to {ratio} query heads, or nearly")
     if "intermediate_size" not in named:
-        ffn = round(current["intermediate_size"] * hidden / current["hidden_size"])
-        found["intermediate_size"] = (ffn, f"{current['intermediate_size'] / current['hidden_size']:g} times the width")
+        found["intermediate_size"] = _inner_for(family, current, hidden)
     inner = named.get("intermediate_size") or found["intermediate_size"][0]
     for name in family.keep_ratio:
         if name not in named:
@@ -234,6 +237,15 @@ def _follow(family: Family, old: Mapping[str, Any], named: Mapping[str, int]) ->
     if family.head_dim == "optional" and heads * current["head_dim"] != hidden:
         found["head_dim"] = (current["head_dim"], "stays")
     return found
+
+
+def _inner_for(family: Family, current: Mapping[str, int], hidden: int) -> tuple[int, str]:
+    """The inner width keeps its ratio; one of experts that grows goes up to what grouped kernels take."""
+    inner = current["intermediate_size"]
+    width, why = round(inner * hidden / current["hidden_size"]), f"{inner / current['hidden_size']:g} times the width"
+    if width == inner or not has_experts(family) or width % GROUPED_ROWS == 0:
+        return width, why
+    return fitting_width(width), f"{why}, up to a multiple of {GROUPED_ROWS}"
 
 
 def _heads_for(family: Family, current: Mapping[str, int], hidden: int) -> tuple[int, str]:

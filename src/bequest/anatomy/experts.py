@@ -6,6 +6,7 @@ Every expert reads and writes the same stream and has the same inner width, so o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from bequest.anatomy.decoders import (
     pre_norm_rows,
 )
 from bequest.anatomy.table import Family, Row
+from bequest.checkpoints import GROUPED_ROWS
 
 _MLP = "layers.{layer}.mlp."
 _EXPERTS = (
@@ -123,3 +125,36 @@ QWEN2_MOE = Family(
     buffers=ROTARY_BUFFERS,
     refuses={"mlp_only_layers": _DENSE, "decoder_sparse_step != 1": _DENSE},
 )
+
+
+def has_experts(family: Family) -> bool:
+    """Whether the blocks have experts."""
+    return "num_experts_per_tok" in family.defaults
+
+
+def fitting_width(width: int, step: int = 1) -> int:
+    """The nearest width from ``width`` on that grouped kernels take in every dtype, in whole steps."""
+    whole = math.lcm(GROUPED_ROWS, step)
+    return -(-width // whole) * whole
+
+
+def width_notes(family: Family, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """What to know of a model with experts whose rows grouped kernels do not take.
+
+    Args:
+        family: of the model.
+        sizes: its canonical sizes.
+    """
+    hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    steps = {"hidden_size": hidden // math.gcd(hidden, heads), "intermediate_size": 1}
+    notes = []
+    for key, step in steps.items() if has_experts(family) else ():
+        width = sizes[key]
+        if width % GROUPED_ROWS:
+            where = "" if width % (GROUPED_ROWS // 2) else "in bfloat16 and float16 "
+            notes.append(
+                f"{family.key(key)} {width} is no multiple of {GROUPED_ROWS}: {where}only "
+                f'experts_implementation="eager" runs these experts; the nearest that runs without is '
+                f"{fitting_width(width, step)}"
+            )
+    return tuple(notes)

@@ -47,6 +47,8 @@ def settle(config: Mapping[str, Any]) -> dict[str, Any]:
     full: dict[str, Any] = {**family.defaults, **config}
     if "rope_parameters" not in config and any(word in config for word in _OLD_ROPE):
         full.pop("rope_parameters", None)
+    if family.rotary:
+        _check_rotary(config)
     hidden, heads = _whole(full, family, "hidden_size"), _whole(full, family, "num_attention_heads")
     _whole(full, family, "num_hidden_layers")
     for key, made in family.derived.items():
@@ -86,6 +88,18 @@ def _whole(full: dict[str, Any], family: Family, canonical: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"must be a whole number of at least 1, not {value!r}", key=canonical)
     return value
+
+
+def _check_rotary(config: Mapping[str, Any]) -> None:
+    for key in ("rope_parameters", "rope_scaling"):
+        if config.get(key) is not None and not isinstance(config[key], Mapping):
+            remedy = "leave it out, or write rope_type and what belongs to it"
+            raise InputError(f"must be a mapping, not {config[key]!r}", key=key, remedy=remedy)
+    places = (config, config.get("rope_parameters") or {})
+    for key in ("rotary_pct", "partial_rotary_factor"):
+        for found in (place.get(key) for place in places):
+            if found is not None and not isinstance(found, int | float):
+                raise InputError(f"must be a number, not {found!r}", key=key, remedy="leave it out")
 
 
 def _settle_head_dim(full: dict[str, Any], family: Family, hidden: int, heads: int) -> None:

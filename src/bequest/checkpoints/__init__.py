@@ -13,10 +13,19 @@ from bequest.checkpoints.headers import (
     stored_bytes,
     stored_dtype,
 )
-from bequest.checkpoints.models import live_config, load_model, meta_model, new_model, save_model
+from bequest.checkpoints.models import (
+    GROUPED_ROWS,
+    live_config,
+    load_model,
+    meta_model,
+    new_model,
+    save_model,
+    takes_grouped_experts,
+)
 from bequest.checkpoints.names import Part, to_disk_names, to_memory_names, to_memory_parts
 
 __all__ = [
+    "GROUPED_ROWS",
     "Part",
     "copy_tokenizer",
     "fetch",
@@ -35,6 +44,7 @@ __all__ = [
     "save_tokenizer",
     "stored_bytes",
     "stored_dtype",
+    "takes_grouped_experts",
     "to_disk_names",
     "to_memory_names",
     "to_memory_parts",

@@ -27,6 +27,9 @@ _AUTO = {
     "discriminator": "AutoModelForPreTraining",
     "bare": "AutoModel",
 }
+#: transformers multiplies all experts of a block at once by a kernel that takes rows of whole multiples of 16 bytes:
+#: of so many elements in half precision, of half as many in float32.
+GROUPED_ROWS = 8
 
 
 def load_model(
@@ -59,7 +62,7 @@ def load_model(
             # A language model's file has no pooler; an untrained one must not stand in for it.
             model, info = _from_pretrained(model_class, path, config, add_pooling_layer=False)
     _judge_loading(model, info, path, fresh_head=_is_classifier(model))
-    return model
+    return _runnable(model)
 
 
 def new_model(config: Mapping[str, Any], *, seed: int) -> PreTrainedModel:
@@ -74,7 +77,12 @@ def new_model(config: Mapping[str, Any], *, seed: int) -> PreTrainedModel:
         torch.manual_seed(seed)
         made = live_config(config)
         model: PreTrainedModel = _model_class(made, None, "config")(made)
-    return model.to(torch.float32)
+    return _runnable(model.to(torch.float32))
+
+
+def takes_grouped_experts(model: PreTrainedModel) -> bool:
+    """Whether grouped kernels run the model's experts, if it has any, in every dtype but float64."""
+    return all(one.shape[-1] % GROUPED_ROWS == 0 for one in model.parameters() if one.ndim == 3)
 
 
 def meta_model(config: Mapping[str, Any], *, head: str | None = None) -> PreTrainedModel:
@@ -129,6 +137,13 @@ def save_model(model: PreTrainedModel, directory: str | Path, *, dtype: str | to
         model = copy.deepcopy(model).to(wanted)
     with disk_errors(Path(directory)), quiet():
         model.save_pretrained(directory)
+
+
+def _runnable(model: Any) -> Any:
+    """The model; its experts one by one where the grouped kernel that transformers chooses does not take them."""
+    if not takes_grouped_experts(model):
+        model.set_experts_implementation("eager")
+    return model
 
 
 def _auto_config(path: str | Path) -> Any:

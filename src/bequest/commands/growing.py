@@ -70,9 +70,10 @@ def grow(
     if not plan:
         check_target(target, force=force, sources=[place])
     stored, texts = parse_dtype(dtype), _texts(prompts, check)
-    calls = [parse_method(word) for words in method or ["auto"] for word in _one_by_one(words)]
+    calls = [parse_method(word) for words in method or ["auto"] for word in one_by_one(words)]
     planned = _planned(place, parse_sizes(to), calls, seed=seed, for_training=for_training)
     memory = _check_memory(planned, place, stored) if check else None
+    given = _encoded(place, Path(prompts), texts, planned) if prompts is not None else []
     if not as_json:
         terminal.show(*plan_parts(planned, place, target, stored, auto="auto" in calls, memory=memory, dry=plan))
     if plan:
@@ -81,7 +82,7 @@ def grow(
         return
     options = {"seed": seed, "training_follows": for_training, "dtype": stored, "force": force}
     made = _written(place, target, planned, calls, options, as_json=as_json)
-    proof = _checked(place, target, made, texts, as_json=as_json) if check else None
+    proof = _checked(place, target, made, given, as_json=as_json) if check else None
     if as_json:
         found = {"out": out, "id": lineage.read_lineage(target).id, "params": made.params, "plan": plan_json(made)}
         terminal.show_json({**found, "check": check_json(proof, made) if proof is not None else None})
@@ -168,9 +169,16 @@ def parse_method(word: str) -> str | dict[str, Any]:
     return call
 
 
-def _one_by_one(words: str) -> list[str]:
-    """``isometric,noise`` are two methods; behind a colon commas stand between options."""
-    return [words] if ":" in words else [word.strip() for word in words.split(",") if word.strip()]
+def one_by_one(words: str) -> list[str]:
+    """``isometric,noise:std=0.1`` are two methods; behind a method's colon commas also stand between its options."""
+    found: list[str] = []
+    for word in (word.strip() for word in words.split(",") if word.strip()):
+        before, equals, _ = word.partition("=")
+        if found and equals and ":" not in before:
+            found[-1] += f",{word}"
+        else:
+            found.append(word)
+    return found
 
 
 def parse_dtype(word: str | None) -> str | None:
@@ -199,6 +207,25 @@ def _texts(file: str | None, check: bool) -> list[str]:
     if not texts:
         raise InputError("is empty", where=file, key="--prompts", remedy="write one prompt per line")
     return texts
+
+
+def _encoded(place: Path, file: Path, texts: list[str], plan: GrowthPlan) -> list[list[int]]:
+    """The prompts as token ids, before anything is written.
+
+    Raises:
+        InputError: the source has no tokenizer, or a prompt is too long for it.
+    """
+    from bequest.checkpoints import load_tokenizer
+    from bequest.growth.pairs import encoded
+
+    try:
+        tokenizer = load_tokenizer(place)
+    except InputError as error:
+        raise InputError(error.message, where=place, key="--prompts", remedy="leave --prompts out") from None
+    try:
+        return encoded(texts, tokenizer, plan.source)
+    except InputError as error:
+        raise InputError(error.message, where=file, key="--prompts", remedy=error.remedy) from None
 
 
 # --- making
@@ -258,11 +285,11 @@ def _check_memory(planned: GrowthPlan, place: Path, stored: str | None) -> int:
     return needed
 
 
-def _checked(source: Path, target: Path, plan: GrowthPlan, texts: list[str], *, as_json: bool) -> Preservation:
+def _checked(source: Path, target: Path, plan: GrowthPlan, prompts: list[list[int]], *, as_json: bool) -> Preservation:
     """What a growth preserved, measured, and kept in the lineage."""
     import torch
 
-    from bequest.checkpoints import load_model, load_tokenizer, stored_dtype
+    from bequest.checkpoints import load_model, stored_dtype
     from bequest.growth import check_preservation
     from bequest.reports.card import write_card
 
@@ -273,8 +300,7 @@ def _checked(source: Path, target: Path, plan: GrowthPlan, texts: list[str], *, 
             load_model(source),
             load_model(target),
             plan=plan,
-            prompts=texts,
-            tokenizer=load_tokenizer(source) if texts else None,
+            prompts=prompts,
             stored=getattr(torch, dtype) if dtype in _HALVES else None,
             progress=checking,
         )

@@ -39,6 +39,7 @@ def plan_parts(
     yield grid("", ["size", "from", "to", ""], _size_rows(plan), right=["from", "to"])
     yield f"by {' + '.join(_call(call) for call in plan.calls)}{' (chosen by auto)' if auto else ''}"
     yield verdict(plan)
+    yield from (f"note: {note}" for note in plan.notes)
     if plan.new_layers:
         kind = "identity blocks" if plan.maps and plan.maps.silent == frozenset(plan.new_layers) else "new layers"
         yield f"{kind}: {', '.join(map(str, plan.new_layers))} of 0 to {plan.target.layers - 1}"
@@ -143,7 +144,8 @@ def plan_json(plan: GrowthPlan) -> dict[str, Any]:
     """What was decided, as plain values; the maps themselves stand in the lineage."""
     record = {key: value for key, value in plan.record().items() if key not in ("maps", "source_config")}
     nearest = dict(plan.nearest_exact) if plan.nearest_exact is not None else None
-    return {**record, "nearest_exact": nearest, "params_before": plan.source.parameters()}
+    more = {"nearest_exact": nearest, "notes": list(plan.notes), "params_before": plan.source.parameters()}
+    return {**record, **more}
 
 
 def check_json(proof: Preservation, plan: GrowthPlan) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from bequest.growth.comparing import Tally
 from bequest.growth.duplicates import Copies, symmetry
 from bequest.growth.generating import Generation
-from bequest.growth.pairs import Pair
+from bequest.growth.pairs import Pair, encoded
 from bequest.growth.plan import GrowthPlan, source_anatomy
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def check_preservation(
     """
     pair = Pair(model, bigger, source_anatomy(model), source_anatomy(bigger), plan)
     generator = torch.Generator().manual_seed(seed)
-    given = pair.encoded(prompts, tokenizer)
+    given = encoded(prompts, tokenizer, pair.source)
     inputs = pair.inputs(given, generator)
     gate, half = _gate(pair), pair.half(stored)
     speaks = pair.source.head == "causal-lm"

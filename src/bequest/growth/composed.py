@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 _WIDE: frozenset[Direction] = frozenset({"width", "symmetry"})
+_LEAST_SNR = -300
 _ALL: frozenset[Direction] = frozenset({"width", "depth", "symmetry"})
 
 
@@ -103,7 +104,9 @@ class HyperCloning(Growth):
     """The ratio of the weights' power to the noise's, in decibels; none for no noise."""
 
     def __post_init__(self) -> None:
-        refuse_std(self.std)
+        # Below the bound the noise would be more than 10^15 times the weights, and soon more than a number holds.
+        if self.snr_db is not None and not (isinstance(self.snr_db, int | float) and self.snr_db >= _LEAST_SNR):
+            raise ValueError(f"snr_db must be a number of at least {_LEAST_SNR}, or none, not {self.snr_db!r}")
 
     @property
     def std(self) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bequest.anatomy.fills import check_maps
 from bequest.anatomy.row_blocks import fill_tensor
 from bequest.anatomy.surgery import check_weights
-from bequest.checkpoints import new_model
+from bequest.checkpoints import new_model, takes_grouped_experts
 from bequest.errors import AnatomyError
 from bequest.growth.expert_rows import upcycled_tensors
 from bequest.growth.plan import GrowthPlan, Method, plan_growth
@@ -82,7 +82,7 @@ def holding(model: PreTrainedModel, plan: GrowthPlan, grown: Mapping[str, torch.
 
 
 def _run_alike(bigger: PreTrainedModel, model: PreTrainedModel) -> None:
-    """The larger model computes with the same attention and experts kernels as the smaller one."""
+    """The larger model computes with the same attention and experts kernels as the smaller one, where it can."""
     bigger.set_attn_implementation(model.config._attn_implementation)
-    if "num_experts_per_tok" in model.config.to_dict():
+    if "num_experts_per_tok" in model.config.to_dict() and takes_grouped_experts(bigger):
         bigger.set_experts_implementation(model.config._experts_implementation)

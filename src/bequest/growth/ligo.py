@@ -58,7 +58,7 @@ class LiGO(Growth):
     """``exact`` (the family's exact maps, read in shares) or ``paper``."""
     depth: Depth = "stack"
     """Where the mixture of layers starts: ``stack``, ``interpolate`` or ``identity`` (new blocks write nothing)."""
-    noise: float = 0.2
+    noise: float = 1.0
     """Null-space noise on the reading maps, relative to a weight's standard deviation (``exact`` only)."""
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class LiGO(Growth):
             raise ValueError(f"start must be exact or paper, not {self.start!r}")
         if self.depth not in ("stack", "interpolate", "identity"):
             raise ValueError(f"depth must be stack, interpolate or identity, not {self.depth!r}")
-        refuse_std(self.noise)
+        refuse_std(self.noise, "noise")
 
     def maps(
         self,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bequest.anatomy import Anatomy
+from bequest.checkpoints import takes_grouped_experts
 from bequest.errors import InputError
 from bequest.growth.comparing import (
     Batch,
@@ -87,24 +88,6 @@ class Pair:
         rows = random_ids(self.source, _PROMPTS, long, generator).tolist()
         return [row[: min(long, short + 2 * number)] for number, row in enumerate(rows)]
 
-    def encoded(self, prompts: Sequence[Any], tokenizer: Callable[[str], Any] | None) -> list[list[int]]:
-        """Prompts as token ids.
-
-        Raises:
-            InputError: one is empty, too long, outside the vocabulary, or a text without a tokenizer.
-        """
-        found = []
-        for prompt in prompts:
-            ids = [int(token) for token in (_ids(prompt, tokenizer) if isinstance(prompt, str) else prompt)]
-            if not 1 <= len(ids) < self.source.longest:
-                remedy = f"1 to {self.source.longest - 1} are possible"
-                raise InputError(f"a prompt has {len(ids)} tokens", key="prompts", remedy=remedy)
-            if not all(0 <= token < self.source.sizes["vocab"] for token in ids):
-                message = "a prompt holds an id outside the vocabulary"
-                raise InputError(message, key="prompts", remedy="use its own tokenizer")
-            found.append(ids)
-        return found
-
     def _overflows(self) -> bool:
         """Whether padding at the beginning gives NaN: eager attention casts float64 masks to float32, to -infinity."""
         return bool(self.model.dtype == torch.float64 and self.model.config._attn_implementation == "eager")
@@ -170,6 +153,30 @@ class Pair:
         return generated(self.model, self.bigger, batch, tokens, padding, gate, done)
 
 
+def encoded(prompts: Sequence[Any], tokenizer: Callable[[str], Any] | None, source: Anatomy) -> list[list[int]]:
+    """Prompts as token ids.
+
+    Args:
+        prompts: texts or token ids.
+        tokenizer: called with a text, gives its ``input_ids``.
+        source: of the smaller model.
+
+    Raises:
+        InputError: one is empty, too long, outside the vocabulary, or a text without a tokenizer.
+    """
+    found = []
+    for prompt in prompts:
+        ids = [int(token) for token in (_ids(prompt, tokenizer) if isinstance(prompt, str) else prompt)]
+        if not 1 <= len(ids) < source.longest:
+            remedy = f"1 to {source.longest - 1} are possible"
+            raise InputError(f"a prompt has {len(ids)} tokens", key="prompts", remedy=remedy)
+        if not all(0 <= token < source.sizes["vocab"] for token in ids):
+            message = "a prompt holds an id outside the vocabulary"
+            raise InputError(message, key="prompts", remedy="use its own tokenizer")
+        found.append(ids)
+    return found
+
+
 def _ids(text: str, tokenizer: Callable[[str], Any] | None) -> Sequence[int]:
     if tokenizer is None:
         raise InputError("a prompt is a text, and there is no tokenizer", key="prompts", remedy="pass tokenizer=")
@@ -197,8 +204,9 @@ def _silent(model: Any, anatomy: Anatomy) -> frozenset[int]:
 def _evaluating(model: Any, anatomy: Anatomy) -> Iterator[None]:
     """A model in eval mode, able to compute in its dtype and to find the end of a sequence; afterwards as it was."""
     training, padding = model.training, model.config.pad_token_id
-    # Grouped matrix products refuse float64.
-    experts = anatomy.sizes.get("expert", 0) > 1 and model.dtype == torch.float64
+    # Grouped matrix products refuse float64, and rows that are no whole multiples of 16 bytes.
+    refused = model.dtype == torch.float64 or not takes_grouped_experts(model)
+    experts = anatomy.sizes.get("expert", 0) > 1 and refused
     before = model.get_experts_implementation() if experts else None
     model.eval()
     if anatomy.head == "sequence-classification" and padding is None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bequest.anatomy import Anatomy, Flops, head_of, target_config
+from bequest.anatomy import Anatomy, Flops, head_of, sizes_of, target_config
+from bequest.anatomy.experts import width_notes
 from bequest.anatomy.fills import assembled
 from bequest.anatomy.map_records import maps_record
 from bequest.anatomy.maps import Maps
@@ -88,6 +89,12 @@ class GrowthPlan:
         """The target's layers that are not the first copy of their source layer."""
         return self.maps.new_layers if self.maps is not None else ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of the target before it is made."""
+        found = width_notes(self.target.family, sizes_of(self.target_config))
+        return tuple(f"{note}: grow to it first, then upcycle" for note in found) if self.upcycling else found
+
     def final_maps(self, where: object = None) -> Maps:
         """The maps to grow by; ``where`` the source lies, for errors.
 
@@ -158,7 +165,7 @@ def plan_growth(
     from bequest.growth.upcycle import plan_upcycling, upcycling  # it is planned here, and it plans with this module
 
     source = source_anatomy(config_or_model)
-    if (upcycle := upcycling(method)) is not None:
+    if (upcycle := upcycling(method, source, to)) is not None:
         return plan_upcycling(source, to, upcycle, block=block, seed=seed)
     config, inferred = target_config(source.config, to)
     target = Anatomy(config, source.head)

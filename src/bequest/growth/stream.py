@@ -116,13 +116,11 @@ class _Source:
         stored: tensor on the disk -> where it lies.
         segments: parameter -> its segments; aliases too.
         twins: owner -> its stored alias.
-        adopted: whether it has a lineage, so that its digest is known.
     """
 
     stored: Mapping[str, StoredTensor]
     segments: Mapping[str, tuple[Segment, ...]]
     twins: Mapping[str, str]
-    adopted: bool
 
     def dtype(self, name: str) -> str:
         """The stored dtype of a parameter."""
@@ -152,7 +150,7 @@ def _checked(directory: Path, plan: GrowthPlan) -> _Source:
             remedy = "load the model and save it again as bfloat16 or float32"
             raise InputError(message, where=directory, key=name, remedy=remedy)
     twins = {source.tied[alias]: alias for alias in source.aliases if alias in segments}
-    return _Source(stored, segments, twins, (directory / lineage.FILE).is_file())
+    return _Source(stored, segments, twins)
 
 
 def _segments(
@@ -215,10 +213,9 @@ def _write_weights(
     dtypes = {name: getattr(torch, FLOATS[tensor.dtype]) for name, tensor in tensors.items()}
     fillings = alike(plan, dtypes) if plan.upcycling is None else []
     todo = jobs(fillings, list(plan.source.tensors), source.in_files(), source.twins)
-    digest = not source.adopted
     with (
         _one_thread(),
-        RowReader(source.stored, source.segments, digest=digest) as reader,
+        RowReader(source.stored, source.segments, digest=True) as reader,
         ShardWriter(out, tensors, shard_bytes=shard_bytes) as writer,
     ):
         carry_out(fillings, todo, reader, writer, progress)

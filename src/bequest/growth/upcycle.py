@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 #: Dense family -> the family with experts that has the same attention and norms.
 EXPERTS = {"llama": "mixtral", "mistral": "mixtral", "qwen2": "qwen2_moe"}
+_EXPERT_KEYS = ("num_experts", "num_local_experts", "num_experts_per_tok")
 _CHOSEN = 2
 _BALANCING = 1e-3
 # What a config says besides the fields of its family.
@@ -73,7 +74,7 @@ class Upcycle(Growth):
     def __post_init__(self) -> None:
         if not (isinstance(self.drop, int | float) and 0 <= self.drop < 1):
             raise ValueError(f"drop must be a share of at least 0 and below 1, not {self.drop!r}")
-        refuse_std(self.perturb)
+        refuse_std(self.perturb, "perturb")
 
     def maps(
         self,
@@ -102,21 +103,35 @@ class Upcycle(Growth):
         return Verdict(True, "every expert is a copy of the FFN, and the chosen gates sum to one")
 
 
-def upcycling(method: Method) -> Upcycle | None:
+def upcycling(method: Method, source: Anatomy, to: Mapping[str, Any]) -> Upcycle | None:
     """The method, where it is upcycling.
 
     Raises:
-        InputError: upcycling together with other methods.
+        InputError: upcycling together with other methods, or experts among the sizes of other methods.
     """
     entries = [method] if isinstance(method, (str, Mapping)) else list(method)
     names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in entries]
     if "upcycle" not in names:
+        _refuse_experts(source, to)
         return None
     if len(names) > 1:
         raise InputError("upcycle goes alone", key="method", remedy="grow first, then upcycle what was grown")
     found = method_named(entries[0])[1]
     assert isinstance(found, Upcycle)
     return found
+
+
+def _refuse_experts(source: Anatomy, to: Mapping[str, Any]) -> None:
+    key = next((key for key in to if key in _EXPERT_KEYS), None)
+    if key is None:
+        return
+    name, experts = source.family.name, source.sizes.get("expert")
+    if experts is not None:
+        stays = source.config["num_experts_per_tok"] if key == "num_experts_per_tok" else experts
+        what = "the number of experts a token is sent to" if key == "num_experts_per_tok" else "the number of experts"
+        raise InputError(f"{what} stays {stays}", key=key, remedy="leave it out")
+    whom = "them (--method upcycle)" if name in EXPERTS else f"them, of one of {', '.join(EXPERTS)}"
+    raise InputError(f"{name} has no experts", key=key, remedy=f"the method upcycle makes {whom}")
 
 
 def plan_upcycling(source: Anatomy, to: Mapping[str, Any], method: Upcycle, *, block: int, seed: int) -> GrowthPlan:

@@ -55,8 +55,10 @@ __all__ = [
     "Parent",
     "add_measures",
     "ancestry",
+    "check_id",
     "clean",
     "config_digest",
+    "describes",
     "digests",
     "environment",
     "identity_of",
@@ -64,6 +66,7 @@ __all__ = [
     "lineage_id",
     "make_lineage",
     "parent_of",
+    "proven_id",
     "read_lineage",
     "relative_path",
     "tokenizer_digest",
@@ -90,6 +93,46 @@ def identity_of(directory: str | os.PathLike[str]) -> str:
     path = Path(directory)
     if (path / FILE).is_file():
         return read_lineage(path).id
+    return _adopted_id(path)
+
+
+def proven_id(directory: str | os.PathLike[str]) -> str:
+    """The id of the weights that lie in a directory, whatever lies beside them.
+
+    :func:`identity_of` believes ``lineage.json``; one that was copied with a model and left beside weights that have
+    changed since names something else.  Such weights have the id that adopting them (with no base) would give.
+    Costs one read of the weights (digests are remembered for the process), which is what an artefact without a lineage
+    costs anyway: seconds a model of some GB.
+    """
+    path = Path(directory)
+    if (path / FILE).is_file():
+        record = read_lineage(path)
+        if describes(record, path):
+            return record.id
+    return _adopted_id(path)
+
+
+def describes(lineage: Lineage, directory: str | os.PathLike[str]) -> bool:
+    """Whether the weights in a directory are those of a lineage; one read of them, as in :func:`proven_id`."""
+    return weights_digest(directory) == lineage.digests.weights
+
+
+def check_id(lineage: Lineage, directory: str | os.PathLike[str]) -> None:
+    """Refuse a lineage whose id is not that of its weights, parents and operation.
+
+    Raises:
+        InputError: it was damaged, or changed by hand.
+    """
+    if lineage.id != lineage_id(lineage.digests.weights, lineage.parents, lineage.operation):
+        raise InputError(
+            "is not the id of what stands here: the file is damaged, or was changed",
+            where=Path(directory) / FILE,
+            key="id",
+            remedy="restore it, or make the generation again",
+        )
+
+
+def _adopted_id(path: Path) -> str:
     return lineage_id(weights_digest(path), (), Operation(stage="adopt"))
 
 
@@ -100,7 +143,7 @@ def parent_of(
     child: str | os.PathLike[str] | None = None,
     name: str | None = None,
 ) -> Parent:
-    """The parent record of an artefact on disk.
+    """The parent record of an artefact on disk, by the id of the weights that lie there (:func:`proven_id`).
 
     Args:
         directory: the parent's directory.
@@ -111,7 +154,7 @@ def parent_of(
     path = Path(directory)
     named = read_lineage(path).name if (path / FILE).is_file() else path.resolve().name
     relative = relative_path(path, Path(child)) if child is not None else None
-    return Parent(id=identity_of(path), role=role, name=name or named, path=relative)
+    return Parent(id=proven_id(path), role=role, name=name or named, path=relative)
 
 
 def relative_path(target: Path, start: Path) -> str | None:

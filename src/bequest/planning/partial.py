@@ -52,7 +52,7 @@ def part_trained(recipe: Recipe, section: Budgeted, artefact: Artefact, head_sha
         if stage is None:
             return Part(params, whole.train)
         depths = stage.depths(anatomy.layers)
-    share = min(1.0, stage.until if stage.until <= 1 else stage.until / section.tokens)
+    share = stage.until if stage.until <= 1 else stage.until / section.tokens
     first = stage.mean_flops(anatomy, section.block, head_share)
     note = (
         f"the first {share:.3g} of the tokens train prefixes of {', '.join(map(str, depths))} layers, each update the "

@@ -192,7 +192,7 @@ def _plan_grow(recipe: Recipe, section: Grow, known: Known) -> Planned:
     check_learning(recipe, section, growth, base)
     params, before = growth.params, base.anatomy.parameters()
     state = section.optimizer != "reset"
-    notes = () if growth.nearest_exact is None else (f"nearest exact: {_sizes(growth.nearest_exact)}",)
+    exact = () if growth.nearest_exact is None else (f"nearest exact: {_sizes(growth.nearest_exact)}",)
     planned = StagePlan(
         section.name,
         section.kind,
@@ -205,7 +205,7 @@ def _plan_grow(recipe: Recipe, section: Grow, known: Known) -> Planned:
         exact=growth.exact,
         verdict=f"{'exact' if growth.exact else 'approximate'}: {growth.reason}",
         inferred=growth.inferred,
-        notes=notes,
+        notes=(*exact, *growth.notes),
     )
     planned = with_learning(planned, section, growth, base.objective)
     added = growth.new_layers or base.new_layers  # growing the width leaves the layers where they were

@@ -7,7 +7,8 @@ Growth is linear in the weights, M(W + s B A) = M W + s (W_r B)(A R^T), so::
     DoRA      the factor of each row follows its row:  m'_i = m_g(i) |row'_i| / |row_g(i)|
     IA3       vectors follow the index of their axis, unscaled
     prompts   virtual tokens are written into the stream; virtual keys and values follow their heads
-    saved     whole tensors grow like the base's own; difference of the weights likewise, by the linear part alone
+    saved     whole tensors grow like the base's own (new units without a source hold the grown base's values);
+              differences of the weights likewise, by the linear part alone
 
 Raw reads, tied heads, fused projections and Conv1D need no rule of their own: roles and runs come from the tables.
 Blocks follow the maps' order; where a writer of an identity block is zero, B' is zero.  AKI takes units of one tensor
@@ -26,9 +27,10 @@ from bequest.anatomy import Anatomy
 from bequest.anatomy.anatomy import Tensor as Described
 from bequest.anatomy.fills import Assembly, Fill, assembled, fills, role_of
 from bequest.anatomy.maps import PAD, Maps
-from bequest.anatomy.surgery import along, grow_difference, grow_tensor, make_tensor
+from bequest.anatomy.surgery import along, fresh_values, grow_difference, grow_tensor
 from bequest.errors import InputError
-from bequest.recycling.adapter_parts import MERGE, Adapter, Factors, LowRank, modules_of
+from bequest.recycling.adapter_config import MERGE
+from bequest.recycling.adapter_parts import Adapter, Factors, LowRank, modules_of
 
 _WRITES = ("write", "scaled_write")
 
@@ -67,9 +69,11 @@ def carried(adapter: Adapter, passage: Passage) -> Adapter:
     """An adapter of the source as one of the target.
 
     Raises:
-        InputError: a module or tensor that the base does not have, or one to which no rule of its kind applies.
+        InputError: a module or tensor that the base does not have or has in another size, or one to which no rule of
+            its kind applies.
     """
     _refuse_strangers(adapter, passage.source)
+    _check_sizes(adapter, passage.source)
     modules: dict[str, LowRank] = {}
     factors: dict[str, Factors] = {}
     for module, weight in modules_of(passage.target).items():
@@ -114,16 +118,13 @@ def carried_tensors(tensors: Mapping[str, Tensor], passage: Passage, *, differen
             raise InputError(
                 f"AKI made it of {made.origin} and {made.donor}, and only one of them was tuned", key=name, remedy=MERGE
             )
-        if made.fresh and not difference:
-            found[name] = make_tensor(tensors.__getitem__, tensor, passage.source, replace(passage.maps, noise=None))
-            continue
         grown = grow(tensors[made.origin], tensor, passage.source, passage.maps)
         if made.donor is not None:
             other = grow(tensors[made.donor], tensor, passage.source, passage.maps)
             grown = torch.where(_across(passage.donated(made), made, grown.ndim), other, grown)
         if made.silent or made.fresh:
             grown = torch.full_like(grown, -1.0 if tensor.line.one_plus and not difference else 0.0)
-        found[name] = grown
+        found[name] = grown if difference else _with_fresh(grown, made, passage)
     return found
 
 
@@ -231,8 +232,9 @@ def _prompt(prompt: Tensor, passage: Passage) -> Tensor:
         if tensor.line.kind == "lookup" and tensor.line.dims[0].axes == ("vocab",)
     )
     made = replace(passage.made(tensor), roles=("read", "write"))
-    if prompt.shape[1] != passage.source.tensors[name].shape[1]:
-        raise InputError(f"virtual tokens of {prompt.shape[1]} on {passage.source.tensors[name].shape[1]}", key=name)
+    if prompt.ndim != 2 or prompt.shape[1] != passage.source.tensors[name].shape[1]:
+        said = f"virtual tokens of shape {tuple(prompt.shape)} on a width of {passage.source.tensors[name].shape[1]}"
+        raise InputError(said, key="prompt_embeddings", remedy="save the adapter again")
     return along(prompt, 1, passage.runs(made, 1))
 
 
@@ -256,6 +258,21 @@ def _prefix(prefix: Tensor, passage: Passage) -> Tensor:
 # --- parts
 
 
+def _with_fresh(grown: Tensor, made: Assembly, passage: Passage) -> Tensor:
+    """A whole tensor with a new model's values wherever the grown base drew such; elsewhere what was given."""
+    where = torch.full(grown.shape, made.fresh and not made.silent)
+    for number in range(grown.ndim):
+        for run in passage.runs(made, number):
+            if run.pad == "fresh" and not made.silent:
+                where.narrow(number, run.start, run.length).fill_(True)
+    if not bool(where.any()):
+        return grown
+    name = made.tensor.name  # a tied alias holds what its owner drew
+    drawn = replace(made, tensor=passage.everything[passage.target.tied.get(name, name)])
+    values = fresh_values(drawn, tuple(grown.shape), passage.maps.seed) - float(made.tensor.line.one_plus)
+    return torch.where(where, values, grown)
+
+
 def _across(mask: Tensor, made: Assembly, ndim: int) -> Tensor:
     assert made.donated is not None
     shape = [1] * ndim
@@ -271,3 +288,30 @@ def _refuse_strangers(adapter: Adapter, source: Anatomy) -> None:
     for name in sorted(adapter.whole):
         if name not in source.tensors and name not in source.aliases:
             raise InputError(f"the table of {source.family.name} has no tensor of this name", key=name, remedy=MERGE)
+
+
+def _check_sizes(adapter: Adapter, source: Anatomy) -> None:
+    """Refuse parts whose sizes are not those of the base's tensors; the anatomies' names are known to fit."""
+    known, everything = modules_of(source), {**source.tensors, **source.aliases}
+    sizes: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
+    for module, part in adapter.modules.items():
+        described = everything[known[module]]
+        written, read = (described.shape[number] for number in sides(described))
+        sizes += [(f"{module}.lora_A", tuple(part.a.shape), (part.rank, read))]
+        sizes += [(f"{module}.lora_B", tuple(part.b.shape), (written, part.rank))]
+        for key, vector in (("lora_B.bias", part.bias), ("lora_magnitude_vector", part.magnitude)):
+            sizes += [] if vector is None else [(f"{module}.{key}", tuple(vector.shape), (written,))]
+    for module, found in adapter.factors.items():
+        described = everything[known[module]]
+        number = sides(described)[1 if found.reads else 0]
+        sizes += [(f"{module}.ia3_l", tuple(found.values.shape), (described.shape[number],))]
+    sizes += [(name, tuple(value.shape), everything[name].shape) for name, value in adapter.whole.items()]
+    if adapter.prefix is not None and "kv" in source.sizes:
+        sizes += [("prompt_embeddings", tuple(adapter.prefix.shape[-1:]), (source.sizes["kv"],))]
+    for name, stored, expected in sizes:
+        if stored != expected:
+            raise InputError(
+                f"shape {stored} where the base it was tuned on needs {expected}",
+                key=name,
+                remedy="the file is damaged, or it was tuned on another base: save the adapter again",
+            )

@@ -18,18 +18,12 @@ from torch import Tensor
 
 from bequest.anatomy import Anatomy
 from bequest.errors import InputError
-from bequest.storage import disk_errors, read_json, write_json
+from bequest.recycling.adapter_config import CONFIG, PROMPTS, read_config, refuse_kind
+from bequest.storage import disk_errors, write_json
+from bequest.tensor_files import read_header, weight_files
 
 WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-PROMPTS = ("PROMPT_TUNING", "P_TUNING")
-KINDS = ("LORA", "IA3", *PROMPTS, "PREFIX_TUNING")
-MERGE = "merge it into its base (merge_and_unload) and carry the whole model with --old-base"
-#: Options of LoRA that change weights otherwise than by s B A, or other tensors than those of modules.
-OTHER_LORA = (
-    *("layer_replication", "target_parameters", "trainable_token_indices", "megatron_config"),
-    *("use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config"),
-)
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _LORA = {
     "lora_A.weight": "a",
     "lora_B.weight": "b",
@@ -52,6 +46,7 @@ class LowRank:
         bias: what ``lora_bias`` adds, before s; [out].
         magnitude: DoRA's length of each row, [out].
         factor: that length over the row's own in W + s B A, [out]; what is carried in place of ``magnitude``.
+        began: the rank that it had before it was carried through any growth, in its own block.
     """
 
     a: Tensor
@@ -61,6 +56,7 @@ class LowRank:
     bias: Tensor | None = None
     magnitude: Tensor | None = None
     factor: Tensor | None = None
+    began: int | None = None
 
     @property
     def rank(self) -> int:
@@ -131,35 +127,15 @@ class Adapter:
         return {name: int(number) for name, number in found.items() if number}
 
 
-def refuse_kind(config: Mapping[str, Any], where: Path) -> None:
-    """Refuse adapters that no rule covers.
-
-    Raises:
-        InputError: the type, or an option of LoRA; it is named with the remedy.
-    """
-    kind = str(config.get("peft_type"))
-    if kind not in KINDS:
-        raise InputError(f"{kind} cannot be carried through growth maps", where=where, key="peft_type", remedy=MERGE)
-    for key in OTHER_LORA if kind == "LORA" else ():
-        if config.get(key):
-            raise InputError(
-                "LoRA of this kind cannot be carried through growth maps", where=where, key=key, remedy=MERGE
-            )
-
-
 def read_adapter(path: Path, *, layers: int) -> Adapter:
     """Take an adapter apart; ``layers`` is the number of blocks of its base.
 
     Raises:
-        InputError: a type or an option that no rule covers, or files that hold nothing.
+        InputError: a type or an option that no rule covers, files that hold nothing, or damaged ones.
     """
-    from safetensors.torch import load_file
-
-    config = read_json(path / CONFIG)
+    config = read_config(path)
     refuse_kind(config, path)
-    stored = load_file(path / WEIGHTS)
-    if not stored:
-        raise InputError("the adapter holds no tensor", where=path)
+    stored = _stored(path)
     dtype = functools.reduce(torch.promote_types, (value.dtype for value in stored.values()))
     adapter = Adapter(config, dtype=dtype)
     pieces: dict[str, dict[str, Tensor]] = {}
@@ -170,7 +146,8 @@ def read_adapter(path: Path, *, layers: int) -> Adapter:
         if key == "prompt_embeddings":
             prompt = value.double()
             prompted = adapter.kind in PROMPTS
-            adapter = replace(adapter, prompt=prompt) if prompted else replace(adapter, prefix=_blocks(prompt, layers))
+            prefix = None if prompted else _blocks(prompt, layers, path)
+            adapter = replace(adapter, prompt=prompt if prompted else None, prefix=prefix)
             continue
         name = key.removeprefix(_prefix(adapter.kind))
         suffix = next((suffix for suffix in (*_LORA, "ia3_l") if name.endswith(f".{suffix}")), None)
@@ -178,7 +155,7 @@ def read_adapter(path: Path, *, layers: int) -> Adapter:
         if suffix is None:
             whole[name.replace(".base_layer.", ".")] = value.double()
         elif suffix == "ia3_l":
-            factors[module] = Factors(value.double().flatten(), reads=value.shape[0] == 1)
+            factors[module] = Factors(value.double().flatten(), reads=value.ndim == 2 and value.shape[0] == 1)
         else:
             pieces.setdefault(module, {})[_LORA[suffix]] = value.double()
             lookups |= {module} if "embedding" in suffix else set()
@@ -207,9 +184,20 @@ def write_adapter(adapter: Adapter, directory: Path, *, base: str) -> None:
         if prompt is not None:
             named["prompt_embeddings"] = prompt.flatten(1)
     with disk_errors(directory):
-        stored = {name: value.to(adapter.dtype).contiguous() for name, value in named.items()}
+        # Copies even where the type stays: layers made of one source layer hold one tensor, and files hold it twice.
+        stored = {name: value.to(adapter.dtype, copy=True).contiguous() for name, value in named.items()}
         save_file(stored, directory / WEIGHTS, metadata={"format": "pt"})
     write_json(directory / CONFIG, {**adapter.config, "base_model_name_or_path": base, "revision": None})
+
+
+def rounding(adapter: Adapter) -> float:
+    """What storing the adapter in its own type loses, relative to all of its numbers (root mean square; 0 to 1)."""
+    parts: list[Tensor] = [*adapter.whole.values(), *(found.values for found in adapter.factors.values())]
+    parts += [value for part in adapter.modules.values() for value in _lora_tensors(part).values()]
+    parts += [prompt for prompt in (adapter.prompt, adapter.prefix) if prompt is not None]
+    lost = sum(float((value - value.to(adapter.dtype).double()).square().sum()) for value in parts)
+    total = sum(float(value.square().sum()) for value in parts)
+    return math.sqrt(lost / total) if total else 0.0
 
 
 def fitted_config(adapter: Adapter, before: Adapter, target: Anatomy) -> dict[str, Any]:
@@ -263,6 +251,27 @@ def anywhere(module: str) -> str:
 # --- parts
 
 
+def _stored(path: Path) -> dict[str, Tensor]:
+    """An adapter's tensors as they are stored.
+
+    Raises:
+        InputError: no safetensors, a torn file, nothing in it, or a tensor of another type than floating point.
+    """
+    from safetensors.torch import load_file
+
+    (file,) = weight_files(path)
+    read_header(file)
+    stored = load_file(file)
+    if not stored:
+        raise InputError("the adapter holds no tensor", where=path)
+    for name, value in stored.items():
+        if value.dtype not in _FLOATS:
+            raise InputError(
+                f"is stored as {value.dtype}", where=file, key=name, remedy="save it in a 16, 32 or 64 bit float"
+            )
+    return stored
+
+
 def _prefix(kind: str) -> str:
     """What stands before a module's name: only tuners put a model of their own around the base."""
     return "base_model." if kind in (*PROMPTS, "PREFIX_TUNING") else "base_model.model."
@@ -276,7 +285,8 @@ def _low_rank(
     # PEFT reads these keys as patterns for the end of a module's name, the first that fits wins.
     alphas: Mapping[str, float] = config.get("alpha_pattern") or {}
     named = (alpha for pattern, alpha in alphas.items() if re.match(rf"(.*\.)?({pattern})$", module))
-    return LowRank(alpha=next(named, config["lora_alpha"]), lookup=lookup, **pieces)
+    alpha, rank = next(named, config["lora_alpha"]), int(pieces["a"].shape[0])
+    return LowRank(alpha=alpha, lookup=lookup, began=rank, **pieces)
 
 
 def _lora_tensors(part: LowRank) -> dict[str, Tensor]:
@@ -289,7 +299,14 @@ def _lora_tensors(part: LowRank) -> dict[str, Tensor]:
     return found
 
 
-def _blocks(prefix: Tensor, layers: int) -> Tensor:
+def _blocks(prefix: Tensor, layers: int, where: Path) -> Tensor:
+    if prefix.ndim != 2 or not prefix.numel() or prefix.shape[1] % (2 * layers):
+        raise InputError(
+            f"{tuple(prefix.shape)} does not divide into keys and values of {layers} layers",
+            where=where,
+            key="prompt_embeddings",
+            remedy="save the adapter again",
+        )
     return prefix.reshape(len(prefix), layers, 2, -1)
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from bequest import checkpoints, lineage
 from bequest.anatomy import FAMILIES, head_of
 from bequest.errors import InputError
+from bequest.recycling.fitting import is_known_as
 from bequest.recycling.through_maps import Carry
 from bequest.recycling.tuned import Generation, Tuned, read_tuned
 from bequest.storage import atomic_directory
-from bequest.tensor_files import check_target
+from bequest.tensor_files import check_target, weight_files
 
 
 def carry(
@@ -36,20 +37,26 @@ def carry(
             tuned classifier's, or, with ``old``, any fully tuned model's.
         onto: the base to carry them onto: a directory or a Hub id.
         out: the directory to make: a plain PEFT adapter (or model) with the tokenizer and a ``lineage.json``.
-        old: the base they were tuned on, where nothing recorded it.  DoRA and fully tuned models need its weights.
+        old: the base they were tuned on, where nothing recorded it: a directory or a Hub id.  DoRA and fully tuned
+            models need its weights.
         force: replace ``out`` if it exists.
 
     Returns:
         The carried weights; ``carried`` says what carrying preserved, ``notes`` what was compared.
 
+    What is called exact is proven: the weights of the tuned model and of every base on the way are compared with their
+    lineage, which costs one read of each and holds no more than a few MB of them (see ``lineage.proven_id``).
+
     Raises:
         InputError: a kind of adapter without a rule, maps that were not recorded, a tensor that finds no place of its
-            shape on the base, another tokenizer, ``out`` exists.
+            shape on the base, another tokenizer, ``old`` is not there or not the base that the weights record, a
+            damaged file, ``out`` exists.
     """
     target = check_target(out, force=force, sources=[tuned, onto, *([old] if old is not None else [])])
     base = Generation(onto)
+    weight_files(tuned)  # before anything else is asked of them
     source = with_variant(read_tuned(tuned, any_head=old is not None), checkpoints.load_config(onto))
-    before = Generation(old) if old is not None else recorded_base(source)
+    before = given_base(old) if old is not None else recorded_base(source)
     with atomic_directory(target, force=force) as directory:
         made = Carry()(source, before, base, None, out=directory)
         assert made.carried is not None
@@ -80,6 +87,18 @@ def with_variant(tuned: Tuned, config: dict[str, object]) -> Tuned:
     return replace(tuned, head=head_of(config))
 
 
+def given_base(old: str | Path) -> Generation:
+    """The old base that the caller names.
+
+    Raises:
+        InputError: neither a model's directory nor a Hub model that can be reached.
+    """
+    place = checkpoints.fetch(old)
+    if lineage.kind_of(place) != "model":
+        raise InputError("is an adapter, and the base model is needed", where=old, key="old")
+    return Generation(place, called=None if Path(old).is_dir() else str(old))
+
+
 def recorded_base(tuned: Tuned) -> Generation | None:
     """The base that the weights' lineage points to, where it still lies there (or on the Hub) unchanged."""
     if not (tuned.path / lineage.FILE).is_file():
@@ -90,7 +109,7 @@ def recorded_base(tuned: Tuned) -> Generation | None:
     if hub is not None:  # only a Hub id has a slash: a directory is recorded by its last part
         with contextlib.suppress(InputError):
             place = checkpoints.fetch(hub)
-    if parent is None or place is None or not place.is_dir() or lineage.identity_of(place) != parent.id:
+    if parent is None or place is None or not place.is_dir() or not is_known_as(place, parent.id):
         return None
     return Generation(place, called=hub)
 
@@ -104,6 +123,6 @@ def compared(tuned: Tuned, base: Generation, made: Tuned) -> tuple[str, ...]:
         return ("nothing recorded which base these weights were tuned on",)
     if not Path(base.path).is_dir():
         return ("the new base is not on this disk: its weights were not compared",)
-    if lineage.identity_of(base.path) == tuned.base:
+    if is_known_as(base.path, tuned.base):
         return ("the new base is the one they were tuned on",)
     return (f"tuned on {tuned.base_name} ({tuned.base[:12]}), now on {base.name}: tokenizer and shapes agree",)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest import checkpoints, lineage, processes
-from bequest.recycling.fitting import check_adapter, tokenizer_notes
+from bequest.recycling.fitting import check_adapter, check_origin, tokenizer_notes
 from bequest.recycling.full_models import change_made, write_changed
 from bequest.recycling.recycler import Recycler, Tuning
 from bequest.recycling.tuned import Generation, Tuned
@@ -42,6 +42,7 @@ class Direct(Recycler):
         tuning: Tuning | None = None,
     ) -> Tuned:
         """See :class:`Recycler`; neither task nor tuning is used, and an adapter does not need ``old``."""
+        check_origin(tuned, old)
         writes = processes.is_main()  # every process may ask: the answer is the same, and one writes it
         if writes:
             out.mkdir(parents=True, exist_ok=True)

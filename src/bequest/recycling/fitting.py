@@ -8,20 +8,60 @@ checkpoint's name says nothing about what it is.  So every tensor must find its 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bequest import checkpoints, lineage
 from bequest.errors import InputError
+from bequest.recycling.adapter_config import read_config
 from bequest.recycling.tuned import CLASSIFIER, Generation, Tuned, class_names
-from bequest.storage import read_json
 
 # Kinds whose ΔW depends on the base they lie on: putting them on another base is legal but changes what they do.
 BASE_DEPENDENT = {"IA3", "OFT", "BOFT", "HRA", "HIRA", "ROAD", "PSOFT", "OSF"}
 # LoRA initialisations whose factors are relative to a residual base that the adapter's file does not hold.
 SPLIT_INITIALISATIONS = ("pissa", "olora", "corda", "loftq")
 _NO_MAP = "a base of other sizes needs the growth map: its lineage must lead to the old base (--old-base names it)"
+
+
+def check_origin(tuned: Tuned, old: Generation | None) -> None:
+    """Refuse weights that are not those of their lineage, and an old base that is not the one it records.
+
+    Both are decided by the weights that lie there, and not by what a ``lineage.json`` beside them says; that costs one
+    read of each (``lineage.proven_id``).
+
+    Raises:
+        InputError: the weights have changed since, or were tuned on another base than ``old``.
+    """
+    if (tuned.path / lineage.FILE).is_file():
+        record = lineage.read_lineage(tuned.path)
+        if not lineage.describes(record, tuned.path):
+            raise InputError(
+                "the weights are not those of this lineage, so the base they were tuned on is not known",
+                where=tuned.path / lineage.FILE,
+                key="digests.weights",
+                remedy=f"bequest adopt {tuned.path} --base BASE --force",
+            )
+        lineage.check_id(record, tuned.path)
+    if tuned.base is None or old is None or not Path(old.path).is_dir() or is_known_as(old.path, tuned.base):
+        return
+    given = lineage.proven_id(old.path)
+    raise InputError(
+        f"tuned on {tuned.base_name} ({tuned.base[:12]}), not on {old.name} ({given[:12]})",
+        where=tuned.path,
+        key="old",
+        remedy=f"leave --old-base out; if they were, bequest adopt {tuned.path} --base {old.name} --force",
+    )
+
+
+def is_known_as(directory: str | Path, identity: str) -> bool:
+    """Whether an id is that of the weights in a directory: by its lineage, or as adopting them would give it.
+
+    A base that was adopted with its own base after something had been tuned on it is known by both.
+    """
+    adopted = lineage.lineage_id(lineage.weights_digest(directory), (), lineage.Operation(stage="adopt"))
+    return identity in (adopted, lineage.proven_id(directory))
 
 
 def check_adapter(tuned: Tuned, new: Generation, *, mapped: bool = False) -> tuple[str, ...]:
@@ -33,7 +73,7 @@ def check_adapter(tuned: Tuned, new: Generation, *, mapped: bool = False) -> tup
         InputError: a tensor finds no place of its shape, another tokenizer, or factors relative to a residual base; the
             tensor or key is named.
     """
-    config = read_json(tuned.path / "adapter_config.json")
+    config = read_config(tuned.path)
     refuse_split(tuned, config)
     shapes = {name: shape for name, (shape, _) in checkpoints.header_shapes(tuned.path).items()}
     compare_shapes(tuned, new, shapes, adapter_shapes(tuned, new))
@@ -71,6 +111,12 @@ def adapter_shapes(tuned: Tuned, new: Generation) -> dict[str, tuple[int, ...]]:
             placed = PeftConfig.from_pretrained(str(tuned.path))
             placed.base_model_name_or_path = None
             wrapped = get_peft_model(model, placed)
+    except (TypeError, KeyError, AttributeError, re.error) as error:
+        raise InputError(
+            f"PEFT cannot read this adapter ({type(error).__name__}: {error})",
+            where=tuned.path / "adapter_config.json",
+            remedy="restore the file, or save the adapter again",
+        ) from None
     except ValueError as error:
         raise InputError(
             f"its target modules are not in this base ({error})",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bequest import checkpoints, processes
 from bequest.errors import AnatomyError, InputError
+from bequest.recycling.places import located
 from bequest.recycling.tuned import CLASSIFIER, Generation, Tuned
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def change_made(tuned: Tuned, old: Generation | None) -> FullChange:
         )
     live = checkpoints.load_model(tuned.path)
     after, before = parameters(live), backbone(tuned, old)
-    return FullChange(delta(after, before), live.config.pad_token_id, rounding_notes(tuned, old, after, before))
+    with located(tuned.path):
+        change = delta(after, before)
+    return FullChange(change, live.config.pad_token_id, rounding_notes(tuned, old, after, before))
 
 
 def write_changed(tuned: Tuned, new: Generation, change: FullChange, delta: Delta, out: Path) -> None:
@@ -78,7 +81,9 @@ def write_changed(tuned: Tuned, new: Generation, change: FullChange, delta: Delt
     made = loaded(tuned, new)
     made.config.pad_token_id = change.pad_token_id
     # The fresh head is not a tensor of the new base: the tuned one is copied over it.
-    missing, unexpected = made.load_state_dict(apply_delta(backbone(tuned, new), delta), strict=False)
+    with located(new.path):
+        changed = apply_delta(backbone(tuned, new), delta)
+    missing, unexpected = made.load_state_dict(changed, strict=False)
     wrong = [*unexpected, *(name for name in missing if name in parameters(made))]
     if wrong:
         raise AnatomyError("the new base and the tuned weights differ in this tensor", where=out, key=wrong[0])

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 
 from bequest import checkpoints, lineage, processes
 from bequest.anatomy import Anatomy
+from bequest.anatomy.fills import check_maps
 from bequest.errors import InputError
 from bequest.recycling.direct import Direct
-from bequest.recycling.fitting import check_adapter, labelled, tokenizer_notes
-from bequest.recycling.lineage_route import Route, route_to
+from bequest.recycling.fitting import check_adapter, check_origin, is_known_as, labelled, tokenizer_notes
+from bequest.recycling.lineage_route import RESTORE, Route, broken_at, route_to
+from bequest.recycling.places import located
 from bequest.recycling.recycler import Recycler, Tuning
 from bequest.recycling.tuned import Carried, Generation, Tuned
 
@@ -49,19 +51,17 @@ class Carry(Recycler):
         tuning: Tuning | None = None,
     ) -> Tuned:
         """See :class:`Recycler`; neither task nor tuning is used, and additive adapters do not need ``old``."""
+        check_origin(tuned, old)
         route = route_between(tuned, old, new)
         if route is None or not route.growths:
-            made = Direct()(tuned, old, new, task, out=out)
-            return replace(made, carried=applied(tuned, old, new))
+            return applied_directly(tuned, old, new, out)
         if old is None and route.start is not None:
             old = Generation(route.start)
         if processes.is_main():
             out.mkdir(parents=True, exist_ok=True)
         passages = passages_of(tuned, route)
-        if tuned.kind == "adapter":
-            moved = move_adapter(tuned, old, new, passages, out)
-        else:
-            moved = move_full(tuned, old, new, passages, out)
+        with located(tuned.path):
+            moved = (move_adapter if tuned.kind == "adapter" else move_full)(tuned, old, new, passages, out)
         if processes.is_main():
             checkpoints.copy_tokenizer(tuned.path if lineage.tokenizer_digest(tuned.path) else new.path, out)
         processes.wait()
@@ -81,15 +81,20 @@ class Moved:
 
 def route_between(tuned: Tuned, old: Generation | None, new: Generation) -> Route | None:
     """The growths between the base that the weights were tuned on and the new one, by their lineages."""
-    base = lineage.identity_of(old.path) if old is not None and Path(old.path).is_dir() else tuned.base
-    return route_to(base, new.path) if base is not None and Path(new.path).is_dir() else None
+    if not Path(new.path).is_dir():
+        return None
+    given = lineage.proven_id(old.path) if old is not None and Path(old.path).is_dir() else None
+    # One base may be known by two ids (fitting.is_known_as); growths remember the one that it had then.
+    routes = (route_to(base, new.path) for base in dict.fromkeys((given, tuned.base)) if base is not None)
+    return next((route for route in routes if route is not None), None)
 
 
 def passages_of(tuned: Tuned, route: Route) -> list[Passage]:
     """The growths of a route as maps between anatomies of the tuned weights' variant.
 
     Raises:
-        InputError: maps that were not recorded, a base of another family, or a variant that has no table.
+        InputError: maps that were not recorded, or do not fit the recorded sizes, a base of another family, or a
+            variant that has no table.
     """
     from bequest.recycling.adapter_maps import Passage
 
@@ -99,12 +104,19 @@ def passages_of(tuned: Tuned, route: Route) -> list[Passage]:
         if before["model_type"] != growth.config["model_type"]:
             raise InputError(
                 f"it became {growth.config['model_type']}, and the weights were tuned on {before['model_type']}",
-                where=growth.name,
+                where=growth.file,
                 key="model_type",
                 remedy="distil or tune anew",
             )
-        source, target = (Anatomy(labelled(config, tuned), tuned.head) for config in (before, growth.config))
-        found.append(Passage(source, target, growth.maps()))
+        with located(growth.file):
+            maps = growth.maps()
+            try:
+                source, target = (Anatomy(labelled(config, tuned), tuned.head) for config in (before, growth.config))
+            except (KeyError, TypeError, ValueError) as error:
+                said = f"no sizes of a {before['model_type']} ({type(error).__name__}: {error})"
+                raise InputError(said, key="operation.maps.source_config", remedy=RESTORE) from None
+            check_maps(source, target, maps)
+        found.append(Passage(source, target, maps))
     return found
 
 
@@ -113,7 +125,7 @@ def move_adapter(
 ) -> Moved:
     """Write the adapter as it is on the new base."""
     from bequest.recycling.adapter_maps import carried
-    from bequest.recycling.adapter_parts import anywhere, fitted_config, read_adapter, write_adapter
+    from bequest.recycling.adapter_parts import fitted_config, read_adapter, rounding, write_adapter
 
     first, last = passages[0].source, passages[-1].target
     before = read_adapter(tuned.path, layers=first.layers)
@@ -125,9 +137,11 @@ def move_adapter(
     after = replace(after, config=fitted_config(after, before, last))
     if processes.is_main():
         write_adapter(after, out, base=new.name)
-    usual = {anywhere(name): part.rank for name, part in before.modules.items()}
-    ranks = {name: (usual[anywhere(name)], part.rank) for name, part in sorted(after.modules.items())}
-    return Moved(after.counts(), {name: pair for name, pair in ranks.items() if pair[0] != pair[1]})
+    ranks = {name: (part.began or part.rank, part.rank) for name, part in sorted(after.modules.items())}
+    lost = rounding(after)
+    coarse = after.dtype.itemsize == 2 and lost > 0
+    notes = (f"about {lost:.1%} of the adapter is rounding: its file is 16-bit",) if coarse else ()
+    return Moved(after.counts(), {name: pair for name, pair in ranks.items() if pair[0] != pair[1]}, notes)
 
 
 def move_full(tuned: Tuned, old: Generation | None, new: Generation, passages: Sequence[Passage], out: Path) -> Moved:
@@ -159,6 +173,9 @@ def verdict_of(route: Route, moved: Moved) -> Carried:
     if route.trained:
         names = ", ".join(route.trained)
         verdict, reason = "initialisation", f"{names} was trained as well as grown: measure the result, or tune on"
+    elif route.changed:
+        said = f"the weights of {', '.join(route.changed)} are not those of the lineage beside them (see bequest adopt)"
+        verdict, reason = "initialisation", f"{said}: measure the result, or tune on"
     elif route.inexact:
         growth = route.inexact[0]
         said = f"{growth.name} is no exact growth ({growth.record.get('reason', 'its lineage gives no reason')})"
@@ -168,11 +185,30 @@ def verdict_of(route: Route, moved: Moved) -> Carried:
     return Carried(verdict, reason, through, moved.modules, moved.ranks)  # type: ignore[arg-type]
 
 
+def applied_directly(tuned: Tuned, old: Generation | None, new: Generation, out: Path) -> Tuned:
+    """The weights as they are on a base that no growth of theirs leads to.
+
+    Raises:
+        InputError: they do not fit it; where the growths behind it are out of reach, the error says which.
+    """
+    broken = broken_at(new.path) if Path(new.path).is_dir() else None
+    try:
+        made = Direct()(tuned, old, new, None, out=out)
+    except InputError as error:
+        if broken is None:
+            raise
+        remedy = "; ".join(said for said in (error.remedy, broken) if said)
+        raise InputError(error.message, where=error.where, key=error.key, remedy=remedy) from None
+    carried = applied(tuned, old, new)
+    notes = (broken,) if broken is not None and carried.verdict != "exact" else ()
+    return replace(made, carried=carried, notes=(*made.notes, *notes))
+
+
 def applied(tuned: Tuned, old: Generation | None, new: Generation) -> Carried:
     """What applying the weights as they are preserves."""
     place = Path(new.path)
-    base = lineage.identity_of(old.path) if old is not None and Path(old.path).is_dir() else tuned.base
-    if base is not None and place.is_dir() and lineage.identity_of(place) == base:
+    base = lineage.proven_id(old.path) if old is not None and Path(old.path).is_dir() else tuned.base
+    if base is not None and place.is_dir() and is_known_as(place, base):
         return Carried("exact", "the new base is the one that they were tuned on")
     return Carried("initialisation", "the new base has other weights: measure the result, or tune on")
 
@@ -188,7 +224,7 @@ def with_row_factors(adapter: Adapter, tuned: Tuned, old: Generation | None, ana
     """
     if old is None or not Path(old.path).is_dir():
         raise InputError(
-            "DoRA's magnitudes are relative to the base they were tuned on, and it is not where it was",
+            "DoRA's magnitudes are relative to the base they were tuned on, and it is not where it was, or has changed",
             where=tuned.path,
             key="old",
             remedy="give the old base (--old-base)",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bequest import checkpoints, lineage
 from bequest.anatomy import head_of
 from bequest.errors import InputError
-from bequest.storage import read_json
+from bequest.recycling.adapter_config import read_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,7 +122,7 @@ def read_tuned(directory: str | Path, *, any_head: bool = False) -> Tuned:
         any_head: take a whole language model for a tuned one; by itself it looks like a base.
 
     Raises:
-        InputError: no adapter and no classifier there.
+        InputError: no adapter and no classifier there, or an adapter's config that is damaged.
     """
     path = Path(directory)
     kind: Literal["adapter", "full"] = "adapter" if lineage.kind_of(path) == "adapter" else "full"
@@ -139,7 +139,7 @@ def read_tuned(directory: str | Path, *, any_head: bool = False) -> Tuned:
         stored, named = labels_of(config) if classifies else (), None
         head = CLASSIFIER if classifies else head_of(config)
     else:
-        config = read_json(path / "adapter_config.json")
+        config = read_config(path)
         stored, named = (), config.get("base_model_name_or_path")
         head = {"SEQ_CLS": CLASSIFIER, "CAUSAL_LM": "causal-lm"}.get(str(config.get("task_type")), "bare")
     return Tuned(

@@ -30,7 +30,8 @@ def run_grow(context: Context, section: Grow, life: Life) -> None:
         seed=section.seed,
         training_follows=training_follows(context.recipe, section),
     )
-    context.say(f"  {' + '.join(plan.methods)}: {plan.reason}")
+    for words in (f"{' + '.join(plan.methods)}: {plan.reason}", *(f"note: {note}" for note in plan.notes)):
+        context.say(f"  {words}")
     grown = grown_by(context, section, source, plan, tokenizer)
     follows = section.optimizer != "reset"
     # Learned maps are not the plan's, which are where learning started.

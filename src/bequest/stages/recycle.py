@@ -16,6 +16,7 @@ from bequest.stages.publishing import Made, base_parent, finish
 
 if TYPE_CHECKING:
     from bequest.data.tasks import Task
+    from bequest.recycling import Tuned
 
 
 def run_recycle(context: Context, section: Recycle, life: Life) -> None:
@@ -38,8 +39,8 @@ def run_recycle(context: Context, section: Recycle, life: Life) -> None:
         out=life.work / "recycled",
         tuning=Tuning(train_settings(section), work, max_length=length, console=context.console),
     )
-    for note in made.notes:
-        context.say(f"  {note}")
+    for line in said_of(made):
+        context.say(f"  {line}")
     parents = [base_parent(context, ref.target, ref.role, life.final) for ref in section.references()]
     record: dict[str, Any] = made.parameters()
     done = Made(
@@ -55,6 +56,12 @@ def run_recycle(context: Context, section: Recycle, life: Life) -> None:
         with life.publish() as directory:
             shutil.copytree(life.work / "recycled", directory, dirs_exist_ok=True)
             finish(context, directory, done)
+
+
+def said_of(made: Tuned) -> list[str]:
+    """What carrying preserved, where weights were carried, and the method's notes; a line each."""
+    verdict = [f"{made.carried.verdict}: {made.carried.reason}"] if made.carried is not None else []
+    return [*verdict, *made.notes]
 
 
 def task_of(context: Context, section: Recycle, recorded: str | None) -> Task | None:

@@ -278,6 +278,12 @@ class TrainSettings:
             raise InputError(
                 "give either a token budget or a number of epochs", key="tokens", remedy="set tokens (for example 20M)"
             )
+        if self.two_stage is not None and self.tokens is not None and self.two_stage.until > max(1, self.tokens):
+            raise InputError(
+                f"{self.two_stage.until:.0f} tokens are more than the stage's {self.tokens}",
+                key="two_stage.until",
+                remedy="use at most as many, or a share such as 25%",
+            )
         if self.schedule not in SCHEDULES:
             raise InputError(
                 f"unknown schedule {self.schedule!r}", key="schedule", remedy=did_you_mean(self.schedule, SCHEDULES)
